@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package mark names everything l3edge owns in a kernel or on a disk, so that each part can tell its own from others'.
+package mark
+
+// Route protocol numbers (rtm_protocol, RFC 3549 section 3.1.1). Both lie outside the numbers that
+// linux/rtnetlink.h and iproute2's rt_protos name, so FRR, BIRD or systemd-networkd may share the host.
+const (
+	RouteRouted  = 103 // routes that routed installs: what it learned by BGP, and its own blackholes
+	RoutePortald = 104 // routes that portald installs: the way to the portal net from the node itself
+	RouteBridge  = 105 // routes that bridge-l3 installs in the node's namespace
+)
+
+// nftables tables; each daemon or plugin owns the tables under its name in families ip and ip6.
+const (
+	TableServices  = "l3edge"           // portald: VIPs
+	TableHostPorts = "l3edge_hostports" // portal plugin: hostPorts
+	TablePods      = "l3edge_pods"      // bridge-l3: source checks of pods
+)
+
+// iptables chains of the userspace portal, named as the article shows them.
+const (
+	ChainPortalsContainer = "KUBE-PORTALS-CONTAINER"
+	ChainPortalsHost      = "KUBE-PORTALS-HOST"
+)
+
+// Files and sockets. All of it lives on tmpfs: true exactly as long as the kernel that it describes.
+const (
+	RunDir        = "/run/l3edge"
+	NodeFile      = RunDir + "/node.json"
+	LeaseDir      = RunDir + "/leases"
+	RoutedSocket  = RunDir + "/routed.sock"
+	PortaldSocket = RunDir + "/portald.sock"
+	CNIConfDir    = "/etc/cni/net.d"
+)

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package service holds Services and their endpoints as plain values, whatever source they came from.
+package service
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+)
+
+// Protocol is an IP protocol number (IANA): the ones a Service port may have.
+type Protocol uint8
+
+// The protocols of Service ports.
+const (
+	TCP  Protocol = 6
+	UDP  Protocol = 17
+	SCTP Protocol = 132
+)
+
+// String is the protocol's name as Kubernetes spells it.
+func (p Protocol) String() string {
+	switch p {
+	case TCP:
+		return "TCP"
+	case UDP:
+		return "UDP"
+	case SCTP:
+		return "SCTP"
+	}
+	return fmt.Sprintf("protocol %d", uint8(p))
+}
+
+// Name identifies a Service.
+type Name struct{ Namespace, Name string }
+
+// String is namespace/name, as kubectl and kube-proxy print it.
+func (n Name) String() string { return n.Namespace + "/" + n.Name }
+
+// PortName identifies one port of a Service; Port is empty for a Service with one unnamed port.
+type PortName struct {
+	Name
+	Port string
+}
+
+// String is namespace/name:port, or namespace/name for an unnamed port, as kube-proxy prints it.
+func (p PortName) String() string {
+	if p.Port == "" {
+		return p.Name.String()
+	}
+	return p.Name.String() + ":" + p.Port
+}
+
+// Policy says which endpoints may serve traffic: all of the cluster's, or only this node's.
+type Policy uint8
+
+// The values of internalTrafficPolicy and externalTrafficPolicy.
+const (
+	Cluster Policy = iota
+	Local
+)
+
+// Port is one port of a Service. NodePort is 0 where there is none.
+type Port struct {
+	Name     string
+	Protocol Protocol
+	Port     uint16
+	NodePort uint16
+}
+
+// Service is one Service with everything that decides how traffic to it is treated.
+type Service struct {
+	Name           Name
+	ClusterIPs     []netip.Addr // empty for headless Services
+	ExternalIPs    []netip.Addr
+	LoadBalancers  []netip.Addr   // status.loadBalancer.ingress addresses with ipMode VIP
+	SourceRanges   []netip.Prefix // who may reach the load-balancer addresses; empty: everybody
+	Ports          []Port
+	InternalPolicy Policy
+	ExternalPolicy Policy
+	Affinity       time.Duration // ClientIP session affinity timeout; 0: none
+	Annotations    map[string]string
+}
+
+// Endpoint is one address and port that serves one port of a Service.
+type Endpoint struct {
+	Addr        netip.AddrPort
+	Ready       bool // conditions.ready, or publishNotReadyAddresses
+	Serving     bool // conditions.serving: true also for a ready endpoint
+	Terminating bool
+	Node        string // the node it runs on; empty: unknown
+	Zone        string
+}
+
+// Snapshot is everything a source knows at one moment. It is immutable once published.
+type Snapshot struct {
+	Services  map[Name]Service
+	Endpoints map[PortName][]Endpoint
+}

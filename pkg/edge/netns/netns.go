@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package netns opens, makes, enters and leaves network namespaces without ever leaving a Go thread in the wrong one.
+//
+// The trap: a namespace belongs to a thread, goroutines move between threads, and a thread that could not be brought
+// back would later run somebody else's goroutine in the wrong namespace. So Do runs its function on a goroutine of its
+// own, locked to its thread, and lets the runtime destroy the thread whenever coming back failed.
+package netns
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
+
+// Handle keeps one network namespace alive and enterable until Close.
+type Handle struct{ f *os.File }
+
+// Open opens the namespace at path (/run/netns/NAME, /proc/PID/ns/net). The error is fs.ErrNotExist (errors.Is) when
+// nothing is there; a file that is no namespace is an error too, so that a stale mount point is told apart.
+func Open(path string) (*Handle, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open netns: %w", err)
+	}
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &fs); err != nil {
+		_ = f.Close()
+		return nil, fmt.Errorf("open netns %s: %w", path, err)
+	}
+	if fs.Type != unix.NSFS_MAGIC {
+		_ = f.Close()
+		return nil, fmt.Errorf("open netns %s: not a namespace", path)
+	}
+	return &Handle{f: f}, nil
+}
+
+// Current opens the calling thread's namespace.
+func Current() (*Handle, error) { return Open("/proc/thread-self/ns/net") }
+
+// New makes an empty namespace that lives until the last handle, process or mount of it is gone.
+// Its loopback is down, as the kernel makes it.
+func New() (*Handle, error) {
+	var h *Handle
+	err := onThread(func() (back func() error, err error) {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return nil, fmt.Errorf("new netns: %w", err)
+		}
+		h, err = Current()
+		return nil, err
+	})
+	return h, err
+}
+
+// Do runs f inside the namespace, on a thread of its own, and returns f's error. Goroutines that f starts run outside.
+func (h *Handle) Do(f func() error) error {
+	return onThread(func() (func() error, error) {
+		home, err := Current()
+		if err != nil {
+			return nil, err
+		}
+		if err := unix.Setns(int(h.f.Fd()), unix.CLONE_NEWNET); err != nil {
+			_ = home.Close()
+			return nil, fmt.Errorf("enter netns %s: %w", h.f.Name(), err)
+		}
+		back := func() error {
+			defer home.Close() //nolint:errcheck // a read-only handle
+			return unix.Setns(int(home.f.Fd()), unix.CLONE_NEWNET)
+		}
+		return back, f()
+	})
+}
+
+// Mount pins the namespace at path (as ip netns add does), so that it lives without a process. Unmount undoes it.
+func (h *Handle) Mount(path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("mount netns: %w", err)
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|os.O_CREATE|os.O_EXCL, 0o444)
+	if err != nil {
+		return fmt.Errorf("mount netns: %w", err)
+	}
+	_ = f.Close()
+	if err := unix.Mount(h.Path(), path, "none", unix.MS_BIND, ""); err != nil {
+		_ = os.Remove(path)
+		return fmt.Errorf("mount netns at %s: %w", path, err)
+	}
+	return nil
+}
+
+// Unmount removes what Mount made. The namespace goes when nothing else holds it.
+func Unmount(path string) error {
+	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("unmount netns %s: %w", path, err)
+	}
+	if err := os.Remove(path); err != nil {
+		return fmt.Errorf("unmount netns: %w", err)
+	}
+	return nil
+}
+
+// Path names the namespace for other processes as long as this process and the handle live.
+func (h *Handle) Path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), h.f.Fd()) }
+
+// Fd is the open file descriptor, valid until Close.
+func (h *Handle) Fd() int { return int(h.f.Fd()) }
+
+// Close lets go of the namespace.
+func (h *Handle) Close() error { return h.f.Close() }
+
+// onThread runs f on a locked thread. When f gives a way back and it works, the thread is returned to the runtime;
+// otherwise the goroutine ends locked, and the runtime destroys the thread with it.
+func onThread(f func() (back func() error, err error)) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		back, err := f()
+		if back != nil && back() == nil {
+			runtime.UnlockOSThread()
+		}
+		done <- err
+	}()
+	return <-done
+}

@@ -59,7 +59,7 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	if errors.Is(err, context.DeadlineExceeded) {
 		err = s.Close()
 	}
-	<-done
+	_ = <-done // http.ErrServerClosed, by our own doing
 	return err
 }
 

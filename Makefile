@@ -1,0 +1,46 @@
+# l3edge: layer 3 to the edge.
+#
+#   make demo        build, then watch the lab come alive (KEEP=1 leaves it up)
+#   make test        set up what the tests need, then run them all
+#   make build       static binaries into bin/
+#   make check       what a reviewer would say: gofmt, vet, lint
+#   make bench       side by side with the peers (BENCH=cni|routed|portal)
+#   make lab-down    remove a lab that KEEP=1 left up
+
+SHELL   := /bin/bash
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS := -s -w -X github.com/l3edge/l3edge/pkg/core/version.Version=$(VERSION)
+BENCH   ?= cni
+
+export CGO_ENABLED = 0
+
+.PHONY: build demo lab-down test check bench clean
+
+build:
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/... ./daemon/... ./plugins/...
+
+demo: build
+	@test/need.sh demo
+	bin/l3ctl lab demo $(if $(KEEP),--keep)
+
+lab-down:
+	@test -x bin/l3ctl || $(MAKE) --no-print-directory build
+	bin/l3ctl lab down
+
+test: build
+	@test/need.sh test
+	$(GO) vet ./...
+	$(GO) test -count=1 -timeout 9m ./...
+
+check:
+	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt: $$out"; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool -modfile=tools/go.mod golangci-lint run ./...
+
+bench: build
+	@test/need.sh bench
+	cd test/bench && $(GO) run . -bench '$(BENCH)'
+
+clean:
+	rm -rf bin dist

@@ -1,0 +1,36 @@
+#!/bin/bash
+# need.sh demo|test|bench: are the programs there that this needs? Debian's packages are installed when we may;
+# otherwise say plainly what to install. It installs nothing else and starts nothing.
+set -euo pipefail
+export PATH=$PATH:/usr/sbin:/sbin
+
+# program  Debian package  needed for
+need() {
+  case $1 in
+  demo) printf '%s\n' "ip iproute2" "nsenter util-linux" "iptables iptables" ;;
+  test) need demo; printf '%s\n' "nft nftables" "tcpdump tcpdump" "conntrack conntrack" "curl curl" "bird bird2" "/usr/lib/frr/bgpd frr" ;;
+  bench) need test ;;
+  *) echo "usage: $0 demo|test|bench" >&2; exit 2 ;;
+  esac
+}
+
+missing() { need "$1" | while read -r prog pkg; do command -v "$prog" >/dev/null || echo "$pkg"; done | sort -u | xargs; }
+
+what=${1:-}
+need "$what" >/dev/null
+want=$(missing "$what")
+[ -n "$want" ] || exit 0
+
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+  echo "installing: $want"
+  export DEBIAN_FRONTEND=noninteractive
+  log=$(mktemp)
+  trap 'rm -f "$log"' EXIT
+  # shellcheck disable=SC2086 # a list of package names
+  { apt-get update && apt-get install -y --no-install-recommends $want; } >"$log" 2>&1 || { tail -n 20 "$log" >&2; echo "make $what needs: $want; apt-get could not install them" >&2; exit 1; }
+  want=$(missing "$what")
+  [ -n "$want" ] || exit 0
+fi
+echo "make $what needs these Debian packages: $want" >&2
+echo "install them as root (apt-get install $want) and run it again" >&2
+exit 1

@@ -80,6 +80,7 @@ type Service struct {
 	InternalPolicy Policy
 	ExternalPolicy Policy
 	Affinity       time.Duration // ClientIP session affinity timeout; 0: none
+	HealthPort     uint16        // healthCheckNodePort: where load balancers ask whether this node has endpoints; 0: none
 	Annotations    map[string]string
 }
 
@@ -91,6 +92,8 @@ type Endpoint struct {
 	Terminating bool
 	Node        string // the node it runs on; empty: unknown
 	Zone        string
+	ForZones    []string // hints.forZones: the zones that should use it; empty: no hint
+	ForNodes    []string // hints.forNodes, likewise
 }
 
 // Snapshot is everything a source knows at one moment. It is immutable once published.

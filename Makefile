@@ -32,6 +32,7 @@ test: build
 	@test/need.sh test
 	$(GO) vet ./...
 	$(GO) test -count=1 -timeout 9m ./...
+	cd test/bench && $(GO) vet . && $(GO) test -count=1 .
 
 check:
 	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt: $$out"; exit 1; }

@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cni
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Call is one invocation of a plugin, read and checked.
+type Call struct {
+	Command     string // ADD, DEL, CHECK, GC, STATUS
+	ContainerID string
+	Netns       string // path; may be empty for DEL
+	IfName      string
+	Args        map[string]string // CNI_ARGS; keys as the runtime wrote them
+	Path        []string          // CNI_PATH
+	Net         Network
+	Config      []byte // stdin, whole, for the plugin's own keys
+}
+
+// Network is the part of a plugin's configuration that means the same to every plugin.
+type Network struct {
+	CNIVersion   string          `json:"cniVersion"`
+	Name         string          `json:"name"`
+	Type         string          `json:"type"`
+	Capabilities map[string]bool `json:"capabilities"`
+	DNS          DNS             `json:"dns"`
+
+	// Valid are the attachments that a GC must keep (spec: cni.dev/valid-attachments).
+	Valid []Attachment `json:"cni.dev/valid-attachments"`
+
+	// PrevResult is what the plugins before this one, or the ADD before this CHECK or DEL, have made; nil when none.
+	PrevResult *Result `json:"-"`
+
+	RawRuntime map[string]json.RawMessage `json:"runtimeConfig"`
+	RawArgs    struct {
+		CNI map[string]json.RawMessage `json:"cni"`
+	} `json:"args"`
+	RawPrev json.RawMessage `json:"prevResult"`
+}
+
+// Attachment names one container's interface.
+type Attachment struct {
+	ContainerID string `json:"containerID"`
+	IfName      string `json:"ifname"`
+}
+
+// Runtime decodes runtimeConfig[key] (a capability argument) into v and reports whether it was there. Keys match in any
+// letter case at every level: containerd writes HostPort where the conventions say hostPort.
+func (c *Call) Runtime(key string, v any) (bool, error) {
+	return lookup("runtimeConfig", c.Net.RawRuntime, key, v)
+}
+
+// CNIArg decodes args.cni[key] of the configuration into v and reports whether it was there.
+func (c *Call) CNIArg(key string, v any) (bool, error) { return lookup("args.cni", c.Net.RawArgs.CNI, key, v) }
+
+// EnvArg is the value of a CNI_ARGS key, in any letter case.
+func (c *Call) EnvArg(key string) (string, bool) {
+	for k, v := range c.Args {
+		if strings.EqualFold(k, key) {
+			return v, true
+		}
+	}
+	return "", false
+}
+
+func lookup(place string, m map[string]json.RawMessage, key string, v any) (bool, error) {
+	raw, ok := m[key]
+	if !ok {
+		for k := range m {
+			if strings.EqualFold(k, key) {
+				raw, ok = m[k], true
+				break
+			}
+		}
+	}
+	if !ok || string(raw) == "null" {
+		return false, nil
+	}
+	if err := json.Unmarshal(raw, v); err != nil {
+		return false, Errorf(CodeInvalidConfig, "%s.%s: %w", place, key, err)
+	}
+	return true, nil
+}
+
+// parseCall reads environment and configuration. Every mistake of the environment is named at once.
+func parseCall(env func(string) string, stdin []byte) (*Call, error) {
+	c := &Call{Command: env("CNI_COMMAND"), ContainerID: env("CNI_CONTAINERID"), Netns: env("CNI_NETNS"), IfName: env("CNI_IFNAME"), Config: stdin}
+	args, argsErr := parseArgs(env("CNI_ARGS"))
+	if err := errors.Join(c.checkEnv(), argsErr); err != nil {
+		return c, Errorf(CodeInvalidEnvironment, "%w", err)
+	}
+	c.Args = args
+	if p := env("CNI_PATH"); p != "" {
+		c.Path = strings.Split(p, ":")
+	}
+	if err := json.Unmarshal(stdin, &c.Net); err != nil {
+		return c, Errorf(CodeDecode, "parse network configuration: %w", err)
+	}
+	if c.Net.CNIVersion == "" {
+		c.Net.CNIVersion = "0.1.0" // what the specification says an absent version means; refused below
+	}
+	if err := c.checkVersion(); err != nil {
+		return c, err
+	}
+	if !isName(c.Net.Name) {
+		return c, Errorf(CodeInvalidConfig, "name: %q is not a network name", c.Net.Name)
+	}
+	if len(c.Net.RawPrev) > 0 && string(c.Net.RawPrev) != "null" {
+		prev, err := ParseResult(c.Net.RawPrev)
+		if err != nil {
+			return c, Errorf(CodeDecode, "prevResult: %w", err)
+		}
+		c.Net.PrevResult = prev
+	}
+	return c, nil
+}
+
+func (c *Call) checkEnv() error {
+	var errs []error
+	if c.Command == "GC" || c.Command == "STATUS" {
+		return nil
+	}
+	if !isName(c.ContainerID) {
+		errs = append(errs, fmt.Errorf("CNI_CONTAINERID: %q is not a container id", c.ContainerID))
+	}
+	if !isIfName(c.IfName) {
+		errs = append(errs, fmt.Errorf("CNI_IFNAME: %q is not an interface name", c.IfName))
+	}
+	if c.Netns == "" && c.Command != "DEL" {
+		errs = append(errs, errors.New("CNI_NETNS: missing"))
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Call) checkVersion() error {
+	n, ok := rank(c.Net.CNIVersion)
+	if !ok {
+		return Errorf(CodeIncompatibleVersion, "cniVersion: %q is not one of %s", c.Net.CNIVersion, strings.Join(versions, ", "))
+	}
+	if c.Command == "CHECK" && n < rank040 || (c.Command == "GC" || c.Command == "STATUS") && n < rank110 {
+		return Errorf(CodeIncompatibleVersion, "cniVersion: %s does not know %s", c.Net.CNIVersion, c.Command)
+	}
+	return nil
+}
+
+// parseArgs reads CNI_ARGS: KEY=VALUE pairs between semicolons, in any order.
+func parseArgs(s string) (map[string]string, error) {
+	args := map[string]string{}
+	for pair := range strings.SplitSeq(s, ";") {
+		if pair == "" {
+			continue
+		}
+		k, v, ok := strings.Cut(pair, "=")
+		if !ok || k == "" {
+			return nil, fmt.Errorf("CNI_ARGS: %q is not KEY=VALUE", pair)
+		}
+		args[k] = v
+	}
+	return args, nil
+}
+
+// isName is the specification's form of container ids and network names: a letter or digit, then those or _ . -
+func isName(s string) bool {
+	for i, r := range s {
+		alnum := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+		if !alnum && (i == 0 || !strings.ContainsRune("_.-", r)) {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// isIfName is the kernel's rule (dev_valid_name): 1 to 15 bytes, not . or .., no slash, colon or space.
+func isIfName(s string) bool {
+	return s != "" && len(s) <= 15 && s != "." && s != ".." && !strings.ContainsAny(s, "/: \t\n\v\f\r")
+}

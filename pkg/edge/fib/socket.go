@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fib
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	recvSize  = 64 << 10 // larger than any netlink dump message (32 KiB)
+	sendBatch = 512      // messages per send: beyond some 64 more brings nothing, and the kernel must hold them at once
+)
+
+var native = binary.NativeEndian
+
+// socket is one rtnetlink socket for requests. It belongs to the namespace of the thread that opened it.
+type socket struct {
+	fd   int
+	port uint32 // the kernel repeats it in notifications of what we caused
+	seq  uint32
+	recv []byte
+}
+
+func openSocket() (*socket, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink: %w", err)
+	}
+	s := &socket{fd: fd, recv: make([]byte, recvSize)}
+	if err := s.setup(); err != nil {
+		return nil, errors.Join(fmt.Errorf("open netlink: %w", err), s.close())
+	}
+	return s, nil
+}
+
+func (s *socket) setup() error {
+	if err := unix.Bind(s.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return err
+	}
+	sa, err := unix.Getsockname(s.fd)
+	if err != nil {
+		return err
+	}
+	s.port = sa.(*unix.SockaddrNetlink).Pid
+	for _, opt := range []int{unix.NETLINK_EXT_ACK, unix.NETLINK_CAP_ACK, unix.NETLINK_GET_STRICT_CHK} {
+		if err := unix.SetsockoptInt(s.fd, unix.SOL_NETLINK, opt, 1); err != nil {
+			return fmt.Errorf("netlink option %d: %w", opt, err)
+		}
+	}
+	growBuffers(s.fd)
+	return unix.SetsockoptTimeval(s.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10})
+}
+
+// growBuffers asks for room for a storm. Without the privilege to exceed the system's limit it takes what there is.
+func growBuffers(fd int) {
+	for _, o := range [][2]int{{unix.SO_RCVBUFFORCE, unix.SO_RCVBUF}, {unix.SO_SNDBUFFORCE, unix.SO_SNDBUF}} {
+		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, o[0], 4<<20) != nil {
+			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, o[1], 4<<20) // the default is enough when nothing else works
+		}
+	}
+}
+
+func (s *socket) close() error { return unix.Close(s.fd) }
+
+// refusal is the kernel's answer to one request of a batch.
+type refusal struct {
+	index int
+	err   error
+}
+
+// batch sends requests, each a whole message whose header's flags lack NLM_F_ACK, and returns those that the kernel
+// refused. The others took effect even then. An error means that the outcome is unknown: read the table.
+func (s *socket) batch(msgs [][]byte) ([]refusal, error) {
+	var refused []refusal
+	for start := 0; start < len(msgs); start += sendBatch {
+		part := msgs[start:min(start+sendBatch, len(msgs))]
+		first := s.seq + 1
+		var buf []byte
+		for i, m := range part {
+			s.seq++
+			native.PutUint32(m[8:], s.seq)
+			if i == len(part)-1 {
+				native.PutUint16(m[6:], native.Uint16(m[6:])|unix.NLM_F_ACK)
+			}
+			buf = append(buf, m...)
+		}
+		if err := unix.Sendto(s.fd, buf, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+			return refused, fmt.Errorf("send to netlink: %w", err)
+		}
+		err := s.receive(func(h header, body []byte) (done bool, err error) {
+			if h.typ != unix.NLMSG_ERROR || h.seq < first || h.seq > s.seq {
+				return false, nil // left over from a request that was given up
+			}
+			if err := ackError(h, body); err != nil {
+				refused = append(refused, refusal{index: start + int(h.seq-first), err: err})
+			}
+			return h.seq == s.seq, nil
+		})
+		if err != nil {
+			return refused, err
+		}
+	}
+	return refused, nil
+}
+
+// dump sends one dump request and hands every answer to f. The result is used only when the kernel says that nothing
+// changed meanwhile; else the dump is repeated, and reset is called before each try.
+func (s *socket) dump(msg []byte, reset func(), f func(typ uint16, body []byte) error) error {
+	for range 10 {
+		reset()
+		s.seq++
+		seq := s.seq
+		native.PutUint32(msg[8:], seq)
+		if err := unix.Sendto(s.fd, msg, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+			return fmt.Errorf("send to netlink: %w", err)
+		}
+		interrupted := false
+		err := s.receive(func(h header, body []byte) (bool, error) {
+			switch {
+			case h.seq != seq:
+				return false, nil
+			case h.typ == unix.NLMSG_ERROR:
+				return true, ackError(h, body)
+			}
+			interrupted = interrupted || h.flags&unix.NLM_F_DUMP_INTR != 0
+			if h.typ == unix.NLMSG_DONE {
+				return true, nil
+			}
+			return false, f(h.typ, body)
+		})
+		if err != nil || !interrupted {
+			return err
+		}
+	}
+	return errors.New("netlink dump: interrupted by changes ten times in a row")
+}
+
+type header struct {
+	typ, flags uint16
+	seq        uint32
+	port       uint32
+}
+
+// receive hands messages to f until it is done.
+func (s *socket) receive(f func(h header, body []byte) (done bool, err error)) error {
+	for {
+		n, _, err := unix.Recvfrom(s.fd, s.recv, 0)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("receive from netlink: %w", err)
+		}
+		done := false
+		err = each(s.recv[:n], func(h header, body []byte) error {
+			d, err := f(h, body)
+			done = done || d
+			return err
+		})
+		if err != nil || done {
+			return err
+		}
+	}
+}
+
+// each walks the messages of one datagram.
+func each(data []byte, f func(h header, body []byte) error) error {
+	for len(data) >= unix.SizeofNlMsghdr {
+		size := int(native.Uint32(data))
+		if size < unix.SizeofNlMsghdr || size > len(data) {
+			return errors.New("receive from netlink: truncated message")
+		}
+		h := header{typ: native.Uint16(data[4:]), flags: native.Uint16(data[6:]), seq: native.Uint32(data[8:]), port: native.Uint32(data[12:])}
+		if err := f(h, data[unix.SizeofNlMsghdr:size]); err != nil {
+			return err
+		}
+		data = data[min(align(size), len(data)):]
+	}
+	return nil
+}
+
+// ackError is nil for an acknowledgement, else the errno with the kernel's own words (NLMSGERR_ATTR_MSG) if it gave any.
+func ackError(h header, body []byte) error {
+	if len(body) < 4 {
+		return errors.New("netlink: short answer")
+	}
+	code := int32(native.Uint32(body))
+	if code == 0 {
+		return nil
+	}
+	err := unix.Errno(-code)
+	if h.flags&unix.NLM_F_ACK_TLVS != 0 && len(body) > 4+unix.SizeofNlMsghdr {
+		if text := attrs(body[4+unix.SizeofNlMsghdr:])[unix.NLMSGERR_ATTR_MSG]; len(text) > 1 {
+			return fmt.Errorf("%w (%s)", err, text[:len(text)-1])
+		}
+	}
+	return err
+}
+
+func align(n int) int { return (n + 3) &^ 3 }

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fib
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// Event is something that others did to the kernel's state. Our own changes cause none.
+type Event struct {
+	Gone     netip.Prefix // a route of ours that somebody removed or replaced
+	Topology bool         // a link or an address changed; routes may have gone with it without a word
+	Lost     bool         // events were lost: anything may have changed
+}
+
+// Watch opens the event stream in the calling thread's namespace. Run it once.
+func (t *Table) Watch() (*Watch, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("watch routes: %w", err)
+	}
+	// An os.File rests in the runtime's poller: no thread waits, and Close wakes the reader.
+	w := &Watch{file: os.NewFile(uintptr(fd), "rtnetlink"), own: t.sock.port}
+	growBuffers(fd)
+	if err := errors.Join(w.ignoreOwn(fd), w.join(fd)); err != nil {
+		return nil, errors.Join(fmt.Errorf("watch routes: %w", err), w.Close())
+	}
+	return w, nil
+}
+
+// Watch is an open event stream.
+type Watch struct {
+	file *os.File
+	own  uint32
+}
+
+// Close ends the stream.
+func (w *Watch) Close() error { return w.file.Close() }
+
+func (w *Watch) join(fd int) error {
+	groups := uint32(1<<(unix.RTNLGRP_LINK-1) | 1<<(unix.RTNLGRP_IPV4_IFADDR-1) | 1<<(unix.RTNLGRP_IPV4_ROUTE-1))
+	return unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups})
+}
+
+// ignoreOwn has the kernel drop notifications of our own requests: loading 100,000 routes must not wake the reader.
+func (w *Watch) ignoreOwn(fd int) error {
+	raw, err := bpf.Assemble([]bpf.Instruction{
+		bpf.LoadAbsolute{Off: 12, Size: 4}, // nlmsg_pid, loaded in network order
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: swap(w.own), SkipFalse: 1},
+		bpf.RetConstant{Val: 0},
+		bpf.RetConstant{Val: 1 << 20},
+	})
+	if err != nil {
+		return err
+	}
+	prog := make([]unix.SockFilter, len(raw))
+	for i, r := range raw {
+		prog[i] = unix.SockFilter{Code: r.Op, Jt: r.Jt, Jf: r.Jf, K: r.K}
+	}
+	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]})
+}
+
+// swap is v in the other byte order, on a machine where they differ.
+func swap(v uint32) uint32 {
+	var b [4]byte
+	native.PutUint32(b[:], v)
+	return uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
+}
+
+// Run hands events to f until ctx ends or Close is called.
+func (w *Watch) Run(ctx context.Context, f func(Event)) error {
+	stop := context.AfterFunc(ctx, func() { _ = w.Close() })
+	defer stop()
+	buf := make([]byte, recvSize)
+	for {
+		n, err := w.file.Read(buf)
+		switch {
+		case errors.Is(err, unix.ENOBUFS):
+			f(Event{Lost: true})
+			continue
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return fmt.Errorf("watch routes: %w", err)
+		}
+		if err := each(buf[:n], func(h header, body []byte) error { w.event(h, body, f); return nil }); err != nil {
+			return fmt.Errorf("watch routes: %w", err)
+		}
+	}
+}
+
+func (w *Watch) event(h header, body []byte, f func(Event)) {
+	switch h.typ {
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK, unix.RTM_NEWADDR, unix.RTM_DELADDR:
+		f(Event{Topology: true})
+	case unix.RTM_DELROUTE:
+		if s, ok := parseRoute(body); ok && s.ours() {
+			f(Event{Gone: s.prefix})
+		}
+	case unix.RTM_NEWROUTE: // a stranger's route in the place of ours
+		if s, ok := parseRoute(body); ok && !s.ours() && s.metric == s.wantMetric() && h.flags&unix.NLM_F_REPLACE != 0 {
+			f(Event{Gone: s.prefix})
+		}
+	}
+}

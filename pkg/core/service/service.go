@@ -61,6 +61,16 @@ const (
 	Local
 )
 
+// Distribution is where traffic should rather stay (spec.trafficDistribution) when endpoints carry no hints.
+type Distribution uint8
+
+// The values of trafficDistribution; PreferClose is the old name of PreferSameZone.
+const (
+	Anywhere Distribution = iota
+	PreferSameZone
+	PreferSameNode
+)
+
 // Port is one port of a Service. NodePort is 0 where there is none.
 type Port struct {
 	Name     string
@@ -79,6 +89,8 @@ type Service struct {
 	Ports          []Port
 	InternalPolicy Policy
 	ExternalPolicy Policy
+	Distribution   Distribution
+	NotReady       bool          // publishNotReadyAddresses: endpoints count as ready whatever they say
 	Affinity       time.Duration // ClientIP session affinity timeout; 0: none
 	HealthPort     uint16        // healthCheckNodePort: where load balancers ask whether this node has endpoints; 0: none
 	Annotations    map[string]string
@@ -87,7 +99,7 @@ type Service struct {
 // Endpoint is one address and port that serves one port of a Service.
 type Endpoint struct {
 	Addr        netip.AddrPort
-	Ready       bool // conditions.ready, or publishNotReadyAddresses
+	Ready       bool // conditions.ready
 	Serving     bool // conditions.serving: true also for a ready endpoint
 	Terminating bool
 	Node        string // the node it runs on; empty: unknown

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package file
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+
+	"github.com/l3edge/l3edge/pkg/core/service"
+)
+
+const (
+	quiet  = 3 * time.Millisecond   // events closer together than this are one change
+	burst  = 50 * time.Millisecond  // but a change that never ends is passed on after this
+	settle = 100 * time.Millisecond // a file that became bad may be half written: look again before saying so
+)
+
+// Watch calls emit with the directory's content now and after each change, always from this goroutine, until ctx ends
+// (then it returns nil). The error joins a Problem for each mistake in the files and is nil when there is none; the
+// Snapshot is in force either way: a file that went bad keeps its last good content until it is mended or removed.
+// The directory may appear, vanish or be swapped (a symbolic link changed) while it is watched; missing, it holds
+// nothing. Watch fails only if the kernel lets it watch nothing at all.
+func Watch(ctx context.Context, dir string, emit func(service.Snapshot, error)) error {
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("watch manifests: %w", err)
+	}
+	defer w.Close() //nolint:errcheck // nothing is written through it
+	l := &watchLoop{dir: filepath.Clean(dir), w: w, store: store{dir: dir, files: map[string]*entry{}}, emit: emit, whole: true}
+	for {
+		if err := l.update(ctx); err != nil || ctx.Err() != nil {
+			return err
+		}
+		if !l.wait(ctx, nil) {
+			return nil
+		}
+	}
+}
+
+// watchLoop is the state of one Watch.
+type watchLoop struct {
+	dir   string
+	w     *fsnotify.Watcher
+	store store
+	emit  func(service.Snapshot, error)
+
+	self  fs.FileInfo     // the directory that is watched; nil: it is missing
+	whole bool            // read everything, not only what is dirty
+	dirty map[string]bool // names in dir that had an event
+}
+
+// update reads what has changed and emits it.
+func (l *watchLoop) update(ctx context.Context) error {
+	names, scanErr, err := l.read()
+	if err != nil {
+		return err
+	}
+	if l.anyBroken(names) {
+		timer := time.NewTimer(settle)
+		defer timer.Stop()
+		if l.wait(ctx, timer.C) {
+			if _, scanErr, err = l.read(); err != nil {
+				return err
+			}
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+	}
+	snap, problems := l.store.snapshot()
+	l.emit(snap, errors.Join(append([]error{scanErr}, problems...)...))
+	return nil
+}
+
+// read takes in the pending changes and returns the names it looked at.
+func (l *watchLoop) read() (names map[string]bool, scanErr, err error) {
+	names = l.dirty
+	if l.whole {
+		if err := l.rewatch(); err != nil {
+			return nil, nil, err
+		}
+		scanErr = l.store.scan()
+		names = map[string]bool{}
+		for name := range l.store.files {
+			names[name] = true
+		}
+	} else {
+		for name := range names {
+			l.store.read(name)
+		}
+	}
+	l.whole, l.dirty = false, nil
+	return names, scanErr, nil
+}
+
+func (l *watchLoop) anyBroken(names map[string]bool) bool {
+	for name := range names {
+		if e := l.store.files[name]; e != nil && len(e.broken) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// wait blocks until something changed that matters, and collects what follows closely. It returns false when ctx or
+// the timer (which may be nil) ends first.
+func (l *watchLoop) wait(ctx context.Context, timer <-chan time.Time) bool {
+	for !l.whole && len(l.dirty) == 0 {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-timer:
+			return false
+		case e := <-l.w.Events:
+			l.note(e)
+		case <-l.w.Errors: // the queue overflowed: events are lost
+			l.whole = true
+		}
+	}
+	end := time.NewTimer(burst)
+	defer end.Stop()
+	for {
+		calm := time.NewTimer(quiet)
+		select {
+		case <-ctx.Done():
+			return false
+		case <-calm.C:
+			return true
+		case <-end.C:
+			return true
+		case e := <-l.w.Events:
+			l.note(e)
+		case <-l.w.Errors:
+			l.whole = true
+		}
+	}
+}
+
+// note sorts an event: a manifest in the directory is dirty; a change of the directory itself, of a link in it or of
+// something on the way to it means reading everything.
+func (l *watchLoop) note(e fsnotify.Event) {
+	if e.Op == fsnotify.Chmod && filepath.Dir(e.Name) != l.dir {
+		return
+	}
+	name := filepath.Base(e.Name)
+	switch {
+	case filepath.Dir(e.Name) != l.dir:
+		if e.Name == l.dir || strings.HasPrefix(l.dir, strings.TrimSuffix(e.Name, "/")+"/") {
+			l.whole = true
+		}
+	case counts(name):
+		if l.dirty == nil {
+			l.dirty = map[string]bool{}
+		}
+		l.dirty[name] = true
+	case strings.HasPrefix(name, ".."): // the link that Kubernetes swaps when a ConfigMap volume changes
+		l.whole = true
+	}
+}
+
+// rewatch watches the directory, and the nearest part of the way to it that exists.
+func (l *watchLoop) rewatch() error {
+	fi, err := os.Stat(l.dir)
+	if err != nil {
+		fi = nil
+	}
+	if l.self != nil && (fi == nil || !os.SameFile(l.self, fi)) {
+		_ = l.w.Remove(l.dir) // gone by itself if the directory was removed
+	}
+	l.self = fi
+	if fi != nil {
+		if err := l.w.Add(l.dir); err != nil {
+			return fmt.Errorf("watch %s: %w", l.dir, err)
+		}
+	}
+	for up := filepath.Dir(l.dir); ; up = filepath.Dir(up) {
+		err := l.w.Add(up)
+		if err == nil || fi != nil {
+			return nil // an unreadable parent only means that a swapped directory goes unseen
+		}
+		if up == filepath.Dir(up) {
+			return fmt.Errorf("watch %s: %w", up, err)
+		}
+	}
+}

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package proxy carries connections to service endpoints in user space: accept, choose an endpoint, connect, splice.
+//
+//	client ──▶ VIP:80 ──(rule)──▶ :39770 proxy ──▶ endpoint:8080
+//	           one TCP connection        another TCP connection
+//
+// Every portal of the Table has a proxy port of its own, on which the proxy listens as long as the portal has endpoints.
+// The package knows nothing of the rules that lead traffic to its ports.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/l3edge/l3edge/pkg/core/portal"
+	"github.com/l3edge/l3edge/pkg/core/service"
+)
+
+// Options tune a Proxy. The zero value works.
+type Options struct {
+	Log *slog.Logger // nil: silent
+
+	// Ports are the proxy ports that portals had before, so that they keep them over a restart. A port that somebody
+	// else has taken meanwhile is replaced by another.
+	Ports map[portal.Key]uint16
+
+	// DialTimeouts are the times allowed for each attempt to connect to an endpoint; every attempt goes to another one
+	// while there are any. Default: 250 ms, 500 ms, 1 s and 2 s, as kube-proxy had them in 2015.
+	DialTimeouts []time.Duration
+
+	UDPIdle     time.Duration // how long a client's UDP session lives without packets; default 10 s
+	UDPSessions int           // most UDP sessions of one portal; default 4096
+	Drain       time.Duration // how long connections may go on after the end of Run's context; default 0: not at all
+}
+
+func (o *Options) fill() {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if len(o.DialTimeouts) == 0 {
+		o.DialTimeouts = []time.Duration{250 * time.Millisecond, 500 * time.Millisecond, time.Second, 2 * time.Second}
+	}
+	if o.UDPIdle <= 0 {
+		o.UDPIdle = 10 * time.Second
+	}
+	if o.UDPSessions <= 0 {
+		o.UDPSessions = 4096
+	}
+}
+
+// Proxy serves the portals of the Table that was applied last. Make it with New.
+type Proxy struct {
+	o Options
+
+	ctx  context.Context // ends when connections must end
+	kill context.CancelFunc
+	live sync.WaitGroup // every goroutine of the proxy
+
+	mu     sync.Mutex // guards the rest; never held while a connection is served
+	fronts map[portal.Key]*front
+	ports  map[portal.Key]uint16 // of every front, and of portals that went and may come back
+	closed bool
+}
+
+// New returns a proxy that serves nothing yet.
+func New(o Options) *Proxy {
+	o.fill()
+	p := &Proxy{o: o, fronts: map[portal.Key]*front{}, ports: map[portal.Key]uint16{}}
+	maps.Copy(p.ports, o.Ports)
+	p.ctx, p.kill = context.WithCancel(context.Background())
+	return p
+}
+
+// Supports reports whether the proxy can carry the protocol.
+func Supports(p service.Protocol) bool { return p == service.TCP || p == service.UDP }
+
+// Apply makes the proxy serve exactly the portals of t, and returns the proxy port of each. New connections see the new
+// endpoints when it returns; connections under way are left alone, except UDP sessions of endpoints that are gone.
+// On error the other portals are served all the same, and the returned ports are those that have one.
+func (p *Proxy) Apply(t portal.Table) (map[portal.Key]uint16, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return nil, errors.New("apply portals: the proxy has been shut down")
+	}
+	for key, f := range p.fronts {
+		if _, ok := t.Portals[key]; !ok {
+			f.stop()
+			delete(p.fronts, key)
+			delete(p.ports, key)
+		}
+	}
+	maps.DeleteFunc(p.ports, func(k portal.Key, _ uint16) bool { _, ok := t.Portals[k]; return !ok })
+	var errs []error
+	ports := make(map[portal.Key]uint16, len(t.Portals))
+	for _, key := range slices.SortedFunc(maps.Keys(t.Portals), portal.Key.Compare) {
+		if err := p.serve(key, t.Portals[key]); err != nil {
+			errs = append(errs, fmt.Errorf("open portal %s for %s: %w", key, t.Portals[key].Service, err))
+			continue
+		}
+		ports[key] = p.ports[key]
+	}
+	return ports, errors.Join(errs...)
+}
+
+// serve brings one front to what its portal wants.
+func (p *Proxy) serve(key portal.Key, want portal.Portal) error {
+	if !Supports(key.Protocol) {
+		return fmt.Errorf("the userspace proxy cannot carry %s", key.Protocol)
+	}
+	f, ok := p.fronts[key]
+	if !ok {
+		f = &front{p: p, key: key}
+	}
+	f.retarget(want)
+	port, err := f.listen(p.ports[key], len(want.Endpoints) > 0)
+	if err != nil {
+		f.stop()
+		delete(p.fronts, key)
+		return err
+	}
+	p.fronts[key], p.ports[key] = f, port
+	return nil
+}
+
+// Run waits for the end of ctx, refuses new connections from then on, lets those under way go on for Drain and returns
+// nil when no goroutine of the proxy is left.
+func (p *Proxy) Run(ctx context.Context) error {
+	<-ctx.Done()
+	p.mu.Lock()
+	p.closed = true
+	for _, f := range p.fronts {
+		f.stop()
+	}
+	p.mu.Unlock()
+	gone := make(chan struct{})
+	go func() { p.live.Wait(); close(gone) }()
+	select {
+	case <-gone:
+	case <-time.After(p.o.Drain):
+		p.kill()
+		<-gone
+	}
+	p.kill()
+	return nil
+}
+
+// Stats returns what each portal has done since it was opened.
+func (p *Proxy) Stats() map[portal.Key]Stats {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := make(map[portal.Key]Stats, len(p.fronts))
+	for key, f := range p.fronts {
+		out[key] = f.count.stats()
+	}
+	return out
+}

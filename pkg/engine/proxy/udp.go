@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// session is one client's UDP exchange with one endpoint, over a socket of its own.
+type session struct {
+	backend *backend
+	conn    *net.UDPConn // connected to the endpoint
+	reply   []byte       // control message that makes the proxy answer from the address that the client's packets came to
+	seen    atomic.Int64 // nanoseconds of the last packet, either way
+}
+
+// sessions are the live ones of one socket, by client. Only the socket's own goroutine adds to them.
+type sessions struct {
+	mu sync.Mutex
+	m  map[netip.AddrPort]*session
+}
+
+// keep closes the sessions whose endpoint is not among the given ones.
+func (s *sessions) keep(backends []*backend) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, one := range s.m {
+		if !slices.Contains(backends, one.backend) {
+			_ = one.conn.Close() // its reader takes it off the map
+		}
+	}
+}
+
+func (s *sessions) get(client netip.AddrPort) *session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.m[client]
+}
+
+// drop forgets a session, unless the client has a newer one already.
+func (s *sessions) drop(client netip.AddrPort, old *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.m[client] == old {
+		delete(s.m, client)
+	}
+	_ = old.conn.Close()
+}
+
+// maxDatagram is the largest UDP payload there is.
+const maxDatagram = 65535
+
+var datagrams = sync.Pool{New: func() any { b := make([]byte, maxDatagram); return &b }}
+
+// serveUDP passes packets of clients on until the socket closes; the sessions end with it.
+func (f *front) serveUDP(pc *net.UDPConn, u *sessions) {
+	defer u.keep(nil)
+	buf, oob := make([]byte, maxDatagram), make([]byte, 128)
+	for {
+		n, oobn, _, client, err := pc.ReadMsgUDPAddrPort(buf, oob)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			continue // an ICMP error for some earlier reply: that client is gone
+		}
+		// A session that breaks at the first write (its endpoint refused an earlier packet) is replaced once.
+		for range 2 {
+			s := f.session(pc, u, client, oob[:oobn])
+			if s == nil {
+				break
+			}
+			s.seen.Store(time.Now().UnixNano())
+			if _, err := s.conn.Write(buf[:n]); err == nil {
+				f.count.in.Add(uint64(n)) //nolint:gosec // never negative
+				break
+			}
+			u.drop(client, s)
+		}
+	}
+}
+
+// session finds the client's session or opens one. It returns nil, and counts a failure, when none can be had.
+func (f *front) session(pc *net.UDPConn, u *sessions, client netip.AddrPort, oob []byte) *session {
+	if s := u.get(client); s != nil {
+		return s
+	}
+	b := f.target.Load().choose(client.Addr(), nil)
+	if b == nil || u.size() >= f.p.o.UDPSessions {
+		f.count.failed.Add(1)
+		return nil
+	}
+	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(b.addr))
+	if err != nil {
+		f.count.failed.Add(1)
+		return nil
+	}
+	s := &session{backend: b, conn: conn, reply: replyFrom(oob)}
+	s.seen.Store(time.Now().UnixNano())
+	u.put(client, s)
+	if !slices.Contains(f.target.Load().backends, b) {
+		_ = conn.Close() // Apply took the endpoint away before it could see this session
+	}
+	f.count.accepted.Add(1)
+	f.count.active.Add(1)
+	b.active.Add(1)
+	f.p.live.Go(func() {
+		defer context.AfterFunc(f.p.ctx, func() { _ = conn.Close() })()
+		f.replies(pc, client, s)
+		u.drop(client, s)
+		f.count.active.Add(-1)
+		b.active.Add(-1)
+	})
+	return s
+}
+
+func (s *sessions) size() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.m)
+}
+
+func (s *sessions) put(client netip.AddrPort, one *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.m[client] = one
+}
+
+// replies carries the endpoint's packets back until the session is idle for too long, closed or broken.
+func (f *front) replies(pc *net.UDPConn, client netip.AddrPort, s *session) {
+	raw, err := s.conn.SyscallConn()
+	if err != nil {
+		return
+	}
+	for {
+		idleAt := time.Unix(0, s.seen.Load()).Add(f.p.o.UDPIdle)
+		if err := s.conn.SetReadDeadline(idleAt); err != nil {
+			return
+		}
+		buf, n, err := receive(raw)
+		if errors.Is(err, os.ErrDeadlineExceeded) && time.Unix(0, s.seen.Load()).Add(f.p.o.UDPIdle).After(time.Now()) {
+			continue // the client has sent meanwhile
+		}
+		if err != nil {
+			return
+		}
+		s.seen.Store(time.Now().UnixNano())
+		_, _, err = pc.WriteMsgUDPAddrPort((*buf)[:n], s.reply, client)
+		datagrams.Put(buf)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		f.count.out.Add(uint64(n)) //nolint:gosec // never negative
+	}
+}
+
+// receive reads one datagram into a buffer that it takes from the pool only when there is something to read, so that
+// thousands of idle sessions cost no buffers. The caller puts the buffer back unless there is an error.
+func receive(raw syscall.RawConn) (buf *[]byte, n int, err error) {
+	rerr := raw.Read(func(fd uintptr) bool {
+		buf = datagrams.Get().(*[]byte)
+		for {
+			n, err = syscall.Read(int(fd), *buf)
+			if err != syscall.EINTR { //nolint:errorlint // a bare errno from the kernel
+				break
+			}
+		}
+		if err != nil {
+			datagrams.Put(buf)
+			buf = nil
+		}
+		return err != syscall.EAGAIN //nolint:errorlint // a bare errno from the kernel
+	})
+	if rerr != nil {
+		return nil, 0, rerr
+	}
+	return buf, n, err
+}
+
+// wantPacketInfo asks the kernel to tell for each packet to which local address it came (ip(7), ipv6(7)).
+func wantPacketInfo(network, _ string, c syscall.RawConn) error {
+	var err error
+	cerr := c.Control(func(fd uintptr) {
+		if network == "udp6" {
+			err = os.NewSyscallError("setsockopt", syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IPV6, syscall.IPV6_RECVPKTINFO, 1))
+			return
+		}
+		err = os.NewSyscallError("setsockopt", syscall.SetsockoptInt(int(fd), syscall.IPPROTO_IP, syscall.IP_PKTINFO, 1))
+	})
+	return errors.Join(cerr, err)
+}
+
+// replyFrom turns the packet information of a received packet into that of its answers: the same local address as
+// source, so that the rule's address translation recognises them, and whatever interface the routes say.
+func replyFrom(oob []byte) []byte {
+	msgs, err := syscall.ParseSocketControlMessage(oob)
+	if err != nil || len(msgs) != 1 {
+		return nil
+	}
+	out := slices.Clone(oob)
+	switch m := msgs[0]; {
+	case m.Header.Level == syscall.IPPROTO_IP && len(m.Data) >= syscall.SizeofInet4Pktinfo:
+		clear(out[syscall.CmsgLen(0):][:4]) // ipi_ifindex comes first
+	case m.Header.Level == syscall.IPPROTO_IPV6 && len(m.Data) >= syscall.SizeofInet6Pktinfo:
+		clear(out[syscall.CmsgLen(0)+16:][:4]) // ipi6_ifindex comes after the address
+	default:
+		return nil
+	}
+	return out
+}

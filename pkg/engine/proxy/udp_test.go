@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"bytes"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/l3edge/l3edge/pkg/core/portal"
+	"github.com/l3edge/l3edge/pkg/core/service"
+)
+
+var dns = portal.Key{Addr: netip.MustParseAddr("10.100.0.10"), Protocol: service.UDP, Port: 53}
+
+// backendUDP answers each packet with its name and the packet.
+func backendUDP(t *testing.T, name string) netip.AddrPort {
+	t.Helper()
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = pc.Close() })
+	go func() {
+		buf := make([]byte, maxDatagram)
+		for {
+			n, from, err := pc.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			_, _ = pc.WriteTo(append([]byte(name), buf[:n]...), from)
+		}
+	}()
+	return netip.MustParseAddrPort(pc.LocalAddr().String())
+}
+
+func dialUDP(t *testing.T, addr string) net.Conn {
+	t.Helper()
+	c, err := net.Dial("udp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// query sends msg until an answer comes: a packet may be lost while a session changes hands.
+func query(t *testing.T, c net.Conn, msg []byte) []byte {
+	t.Helper()
+	buf := make([]byte, maxDatagram)
+	for range 50 {
+		_, _ = c.Write(msg) // may tell of an ICMP error for an earlier packet
+		_ = c.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+		if n, err := c.Read(buf); err == nil {
+			return buf[:n]
+		}
+	}
+	t.Fatalf("no answer from %s", c.RemoteAddr())
+	return nil
+}
+
+func TestUDPKeepsAClientOnItsEndpoint(t *testing.T) {
+	a, b := backendUDP(t, "a"), backendUDP(t, "b")
+	p, _ := start(t, Options{})
+	at := apply(t, p, table(dns, a, b))
+	got := map[byte]int{}
+	for range 4 {
+		c := dialUDP(t, at)
+		first := query(t, c, []byte("?"))[0]
+		for range 5 {
+			if again := query(t, c, []byte("?"))[0]; again != first {
+				t.Errorf("one client's packets went to %c and %c", first, again)
+			}
+		}
+		got[first]++
+	}
+	if got['a'] != 2 || got['b'] != 2 {
+		t.Errorf("four clients of two endpoints went %v", got)
+	}
+}
+
+func TestUDPAnswersFromTheAddressThatWasAsked(t *testing.T) {
+	p, _ := start(t, Options{})
+	at := apply(t, p, table(dns, backendUDP(t, "a")))
+	// A connected socket takes answers only from the address it sent to; 127.0.0.9 is not the address that
+	// the kernel would choose as source.
+	c := dialUDP(t, strings.Replace(at, "127.0.0.1", "127.0.0.9", 1))
+	if got := query(t, c, []byte("?")); string(got) != "a?" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestUDPCarriesLargeAndEmptyDatagrams(t *testing.T) {
+	p, _ := start(t, Options{})
+	c := dialUDP(t, apply(t, p, table(dns, backendUDP(t, "a"))))
+	for _, n := range []int{0, 1, 1472, 9000, 60000} {
+		msg := bytes.Repeat([]byte("x"), n)
+		if got := query(t, c, msg); string(got) != "a"+string(msg) {
+			t.Errorf("a datagram of %d bytes came back as %d, want one more", n, len(got))
+		}
+	}
+}
+
+func TestUDPLeavesARemovedEndpoint(t *testing.T) {
+	a, b := backendUDP(t, "a"), backendUDP(t, "b")
+	p, _ := start(t, Options{})
+	at := apply(t, p, table(dns, a))
+	c := dialUDP(t, at)
+	if got := query(t, c, []byte("?")); string(got) != "a?" {
+		t.Fatalf("got %q", got)
+	}
+	apply(t, p, table(dns, b))
+	if got := query(t, c, []byte("?")); string(got) != "b?" {
+		t.Errorf("a busy client stays on an endpoint that is gone: %q", got)
+	}
+}
+
+func TestUDPLeavesARefusingEndpoint(t *testing.T) {
+	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead := netip.MustParseAddrPort(pc.LocalAddr().String())
+	_ = pc.Close()
+	p, _ := start(t, Options{})
+	at := apply(t, p, table(dns, dead, backendUDP(t, "b")))
+	for range 4 {
+		if got := query(t, dialUDP(t, at), []byte("?")); string(got) != "b?" {
+			t.Errorf("got %q", got)
+		}
+	}
+}
+
+func TestUDPSessionsEnd(t *testing.T) {
+	p, _ := start(t, Options{UDPIdle: 20 * time.Millisecond, UDPSessions: 2})
+	at := apply(t, p, table(dns, backendUDP(t, "a")))
+	for range 3 {
+		query(t, dialUDP(t, at), []byte("?")) // the third waits until one of the others is idle
+	}
+	eventually(t, "idle sessions to end", func() bool { return total(p).Active == 0 })
+	if s := total(p); s.Accepted < 3 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestUDPOverIPv6(t *testing.T) {
+	pc, err := net.ListenPacket("udp6", "[::1]:0")
+	if err != nil {
+		t.Skipf("no IPv6 loopback here: %v", err)
+	}
+	defer pc.Close() //nolint:errcheck // a test server
+	key := dns
+	key.Addr = netip.MustParseAddr("fd00::10")
+	p, _ := start(t, Options{})
+	c := dialUDP(t, apply(t, p, table(key, backendUDP(t, "a"))))
+	if got := query(t, c, []byte("?")); string(got) != "a?" {
+		t.Errorf("got %q", got)
+	}
+}

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lease
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The store makes its system calls directly: os.File registers every file with the runtime's poller, which a process
+// that lives two milliseconds does not need.
+
+// openTemp makes a file that has no name yet (open(2), O_TMPFILE). On a file system without that it has one, temp, which
+// the caller unlinks as soon as the file has its proper name.
+func openTemp(dir string) (fd int, temp string, err error) {
+	for {
+		fd, err = unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o644)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		temp = fmt.Sprintf("%s/.new-%d-%d", dir, unix.Getpid(), time.Now().UnixNano())
+		fd, err = unix.Open(temp, unix.O_CREAT|unix.O_EXCL|unix.O_RDWR|unix.O_CLOEXEC, 0o644)
+	}
+	return fd, temp, err
+}
+
+func openRead(path string) (int, error) {
+	for {
+		fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if !errors.Is(err, unix.EINTR) {
+			return fd, err
+		}
+	}
+}
+
+// link gives the lease's file one more name; fs.ErrExist when the name is taken.
+func (l *Lease) link(path string) error {
+	return unix.Linkat(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(l.fd), unix.AT_FDCWD, path, unix.AT_SYMLINK_FOLLOW)
+}
+
+func (l *Lease) stat() error {
+	var st unix.Stat_t
+	if err := unix.Fstat(l.fd, &st); err != nil {
+		return fmt.Errorf("stat lease: %w", err)
+	}
+	l.ino = st.Ino
+	return nil
+}
+
+func (l *Lease) links() (int, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(l.fd, &st); err != nil {
+		return 0, fmt.Errorf("stat lease: %w", err)
+	}
+	return int(st.Nlink), nil
+}
+
+func (l *Lease) read() error {
+	buf := make([]byte, 4096)
+	n, err := unix.Pread(l.fd, buf, 0)
+	if err != nil {
+		return fmt.Errorf("read lease: %w", err)
+	}
+	if err := json.Unmarshal(buf[:n], &l.Record); err != nil {
+		return fmt.Errorf("read lease: %w", err)
+	}
+	return nil
+}
+
+func inode(path string) (uint64, error) {
+	var st unix.Stat_t
+	err := unix.Stat(path, &st)
+	return st.Ino, err
+}
+
+func flock(fd, how int) error {
+	for {
+		if err := unix.Flock(fd, how); err != unix.EINTR { //nolint:errorlint // a bare number
+			return err
+		}
+	}
+}
+
+func unlink(path string) error { return unix.Unlink(path) }
+
+func writeAll(fd int, data []byte) error {
+	n, err := unix.Pwrite(fd, data, 0)
+	if err == nil && n < len(data) {
+		err = unix.ENOSPC
+	}
+	return err
+}
+
+// dirent takes one linux_dirent64 (getdents(2)) apart: d_ino 0, d_reclen 16, d_name 19.
+func dirent(b []byte) (ino uint64, name string, length int) {
+	length = int(binary.NativeEndian.Uint16(b[16:]))
+	text := b[19:length]
+	if i := bytes.IndexByte(text, 0); i >= 0 {
+		text = text[:i]
+	}
+	return binary.NativeEndian.Uint64(b), string(text), length
+}

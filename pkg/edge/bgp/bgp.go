@@ -1,0 +1,214 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package bgp speaks BGP-4 (RFC 4271) through gobgp: sessions, what was learned, what is announced. It is the only
+// package that knows gobgp, and it knows no kernel and no policy of the node's own table.
+//
+// gobgp dials a peer no sooner than every two seconds, which is most of a restart. So we dial ourselves (dial.go) and
+// hand the connection over as if it had been accepted; that also lets a peer that is not ready yet be asked again
+// after 250 ms, without the five seconds that gobgp rests after each failure.
+package bgp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/osrg/gobgp/v4/api"
+	"github.com/osrg/gobgp/v4/pkg/server"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/l3edge/l3edge/pkg/core/route"
+)
+
+// Port is BGP's (RFC 4271 section 8).
+const Port = 179
+
+// Peer is a router that we connect to.
+type Peer struct {
+	Name string // a name or an address; names are resolved again whenever there is no session
+	ASN  uint32 // 0: learned from the peer's OPEN
+	Port int    // 0: 179
+}
+
+// Config is all that a Speaker needs to know. RouterID and ASN are mandatory.
+type Config struct {
+	ASN          uint32
+	RouterID     netip.Addr
+	Port         int        // we listen here; 0: 179
+	LocalAddress netip.Addr // the address that we listen on and connect from; zero: any
+	Peers        []Peer
+	Listen       []netip.Prefix // whoever connects from here is a peer, whatever its ASN (dynamic neighbours)
+	Transit      []route.Accept // learned prefixes that are announced on to other peers; empty: only our own are announced
+	Hold         time.Duration  // hold time; keepalives are sent three times as often. 0: 9 s
+	RestartTime  time.Duration  // peers keep our routes so long while we restart (RFC 4724). 0: 120 s
+	Restarting   bool           // the kernel still holds the routes of the process before us
+}
+
+// State is where a session stands.
+type State string
+
+// States of a session: those of RFC 4271 section 8.2.2, and Unresolved before there is an address to connect to.
+const (
+	Unresolved  State = "unresolved"
+	Idle        State = "idle"
+	Active      State = "active"
+	OpenSent    State = "open-sent"
+	OpenConfirm State = "open-confirm"
+	Established State = "established"
+)
+
+// Session is one peer as it stands now.
+type Session struct {
+	Peer     string     `json:"peer"` // as configured; the address for a dynamic neighbour
+	Address  netip.Addr `json:"address,omitzero"`
+	ASN      uint32     `json:"asn,omitempty"`
+	RouterID netip.Addr `json:"routerID,omitzero"`
+	State    State      `json:"state"`
+	Since    time.Time  `json:"since"`
+	Problem  string     `json:"problem,omitempty"` // why it is not established, as far as is known
+	Dynamic  bool       `json:"dynamic,omitempty"`
+	In       uint64     `json:"prefixesIn"`
+	Out      uint64     `json:"prefixesOut"`
+	Synced   bool       `json:"synced"` // it has sent all it has (End-of-RIB)
+}
+
+// Speaker is a BGP speaker. Its methods may be called from any goroutine once Run has begun.
+type Speaker struct {
+	cfg       Config
+	log       *slog.Logger
+	onSession func(Session)
+	srv       *server.BgpServer
+	started   chan struct{}
+	ready     chan struct{} // closed by the first Announce
+	begin     func()
+	keep      atomic.Bool
+
+	learned  table
+	sessions sessions
+
+	mu        sync.Mutex
+	announced map[netip.Prefix]bool
+}
+
+// New makes a speaker. onSession, if not nil, is told of every change of a session's state or problem, one at a time;
+// gobgp's own warnings go to log.
+func New(cfg Config, log *slog.Logger, onSession func(Session)) *Speaker {
+	cfg.Port = or(cfg.Port, Port)
+	cfg.Hold = or(cfg.Hold, 9*time.Second)
+	cfg.RestartTime = or(cfg.RestartTime, 120*time.Second)
+	if onSession == nil {
+		onSession = func(Session) {}
+	}
+	s := &Speaker{cfg: cfg, log: log, onSession: onSession, started: make(chan struct{}), ready: make(chan struct{}), announced: map[netip.Prefix]bool{}}
+	s.begin = sync.OnceFunc(func() { close(s.ready) })
+	s.learned.changed = make(chan struct{}, 1)
+	s.sessions.init(cfg.Peers)
+	return s
+}
+
+func or[T comparable](v, def T) T {
+	var zero T
+	if v == zero {
+		return def
+	}
+	return v
+}
+
+// HandOver makes the coming end of Run look like a crash to the peers: no Cease is sent, and they keep our routes for
+// RestartTime because our successor will be back (RFC 4724).
+func (s *Speaker) HandOver() { s.keep.Store(true) }
+
+// Started is closed when the speaker listens and Announce may be called.
+func (s *Speaker) Started() <-chan struct{} { return s.started }
+
+// Run listens, keeps sessions with all peers and returns when ctx ends, having told the peers (Cease) unless HandOver
+// was called. A port that is taken is an error at once. No peer is talked to before the first Announce: End-of-RIB
+// after an empty table would make the peers sweep the routes that they kept over our restart.
+func (s *Speaker) Run(ctx context.Context) error {
+	s.srv = server.NewBgpServer(server.LoggerOption(warnings(s.log), nil))
+	go s.srv.Serve()
+	if err := s.start(ctx); err != nil {
+		return errors.Join(err, s.srv.StopBgp(context.WithoutCancel(ctx), &api.StopBgpRequest{}))
+	}
+	close(s.started)
+	err := s.keepPeers(ctx)
+	stop := s.srv.StopBgp(context.WithoutCancel(ctx), &api.StopBgpRequest{AllowGracefulRestart: s.keep.Load()})
+	if stop != nil {
+		stop = fmt.Errorf("stop bgp: %w", stop)
+	}
+	return errors.Join(err, stop)
+}
+
+func (s *Speaker) keepPeers(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-s.ready:
+	}
+	if err := s.listenRanges(ctx); err != nil {
+		return fmt.Errorf("start bgp: %w", err)
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	for _, p := range s.cfg.Peers {
+		g.Go(func() error { return s.keepPeer(gctx, p) })
+	}
+	g.Go(func() error { <-gctx.Done(); return nil })
+	return g.Wait()
+}
+
+func (s *Speaker) start(ctx context.Context) error {
+	listen := "0.0.0.0"
+	if s.cfg.LocalAddress.IsValid() {
+		listen = s.cfg.LocalAddress.String()
+	}
+	err := s.srv.StartBgp(ctx, &api.StartBgpRequest{Global: &api.Global{
+		Asn:              s.cfg.ASN,
+		RouterId:         s.cfg.RouterID.String(),
+		ListenPort:       int32(s.cfg.Port),
+		ListenAddresses:  []string{listen},
+		UseMultiplePaths: true,
+	}})
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("listen on %s: port %d is taken by another program; `ss -ltnp sport = :%d` names it: %w", listen, s.cfg.Port, s.cfg.Port, err)
+	}
+	if err != nil {
+		return fmt.Errorf("start bgp: %w", err)
+	}
+	for _, step := range []func(context.Context) error{s.exportPolicy, s.watch} {
+		if err := step(ctx); err != nil {
+			return fmt.Errorf("start bgp: %w", err)
+		}
+	}
+	return nil
+}
+
+// warnings lets only gobgp's warnings and errors through: its information is in Sessions, better told.
+func warnings(log *slog.Logger) *slog.Logger {
+	if log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return slog.New(atLeast{Handler: log.Handler(), level: slog.LevelWarn}).With("from", "gobgp")
+}
+
+type atLeast struct {
+	slog.Handler
+	level slog.Level
+}
+
+func (h atLeast) Enabled(ctx context.Context, l slog.Level) bool {
+	return l >= h.level && h.Handler.Enabled(ctx, l)
+}
+
+func (h atLeast) WithAttrs(as []slog.Attr) slog.Handler {
+	return atLeast{Handler: h.Handler.WithAttrs(as), level: h.level}
+}
+
+func (h atLeast) WithGroup(name string) slog.Handler {
+	return atLeast{Handler: h.Handler.WithGroup(name), level: h.level}
+}

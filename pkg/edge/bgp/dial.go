@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bgp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"reflect"
+	"strconv"
+	"time"
+	"unsafe"
+
+	"github.com/osrg/gobgp/v4/pkg/server"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	dialTimeout = 3 * time.Second
+	openTimeout = 5 * time.Second // for the peer's OPEN; one that waits for ours first gets it after this
+)
+
+// connect dials the peer until a second has passed since its name was looked up and there is no session, or ctx ends.
+// It returns how long to wait before the next attempt.
+func (s *Speaker) connect(ctx context.Context, p Peer, addr netip.Addr, wait time.Duration) time.Duration {
+	for lookedUp := time.Now(); time.Since(lookedUp) < retryMost; {
+		if !s.sessions.await(ctx, addr, Active) {
+			return wait
+		}
+		conn, err := s.dial(ctx, addr, or(p.Port, Port))
+		if ctx.Err() != nil {
+			return wait
+		}
+		if err != nil {
+			s.report(p.Name, Active, err.Error())
+			wait = pause(ctx, wait)
+			continue
+		}
+		wait = retryFirst
+		if s.sessions.state(addr) != Active { // the peer has connected to us meanwhile
+			_ = conn.Close()
+			continue
+		}
+		s.handIn(ctx, conn)
+		taken, cancel := context.WithTimeout(ctx, openTimeout)
+		s.sessions.awaitChange(taken, addr, Active)
+		cancel()
+	}
+	return wait
+}
+
+// dial connects and waits until the peer has begun its OPEN. A peer that accepts and closes (it is restarting, or
+// rests after a failure) is thus an ordinary failed attempt.
+func (s *Speaker) dial(ctx context.Context, addr netip.Addr, port int) (net.Conn, error) {
+	d := net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
+	if s.cfg.LocalAddress.IsValid() {
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(s.cfg.LocalAddress, 0))
+	}
+	conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(addr.String(), strconv.Itoa(port)))
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Unix(1, 0)) })
+	defer stop()
+	err = firstByte(conn.(*net.TCPConn))
+	if err != nil && !errors.Is(err, errSilent) {
+		return nil, errors.Join(fmt.Errorf("%s closed the connection before its OPEN: %w", conn.RemoteAddr(), err), conn.Close())
+	}
+	return conn, nil
+}
+
+var errSilent = errors.New("no OPEN yet")
+
+// firstByte waits for something to read without reading it.
+func firstByte(conn *net.TCPConn) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(openTimeout)); err != nil {
+		return err
+	}
+	var peekErr error
+	err = raw.Read(func(fd uintptr) bool {
+		n, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
+			return false
+		}
+		if peekErr = err; err == nil && n == 0 {
+			peekErr = io.EOF
+		}
+		return true
+	})
+	var timeout net.Error
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		peekErr, err = errSilent, nil
+	}
+	return errors.Join(err, peekErr, conn.SetReadDeadline(time.Time{}))
+}
+
+// handIn gives the connection to gobgp as if its listener had accepted it. gobgp has no door for that, so we reach for
+// the channel between its listener and its server; TestAcceptChannel fails when an update of gobgp moves it.
+func (s *Speaker) handIn(ctx context.Context, conn net.Conn) {
+	select {
+	case acceptChannel(s.srv) <- conn:
+	case <-ctx.Done():
+		_ = conn.Close()
+	}
+}
+
+// acceptChannel is set once, by StartBgp, before anybody calls this.
+func acceptChannel(srv *server.BgpServer) chan<- net.Conn {
+	f := reflect.ValueOf(srv).Elem().FieldByName("acceptCh")
+	if !f.IsValid() || f.Type() != reflect.TypeFor[chan net.Conn]() {
+		panic("bgp: this gobgp has no accept channel")
+	}
+	return *(*chan net.Conn)(unsafe.Pointer(f.UnsafeAddr()))
+}

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bgp
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/osrg/gobgp/v4/api"
+)
+
+const (
+	retryFirst = 250 * time.Millisecond
+	retryMost  = time.Second
+	// dynamicGroup names the peer group of all listen ranges.
+	dynamicGroup = "dynamic"
+)
+
+var ipv4Unicast = &api.Family{Afi: api.Family_AFI_IP, Safi: api.Family_SAFI_UNICAST}
+
+// keepPeer keeps a session with one peer for as long as ctx lives: resolve, configure, dial; and again when the name
+// has come to mean another address.
+func (s *Speaker) keepPeer(ctx context.Context, p Peer) error {
+	var have netip.Addr
+	wait := retryFirst // between attempts; it grows until a session stands
+	for {
+		addr, err := resolve(ctx, p.Name)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil && !have.IsValid():
+			s.report(p.Name, Unresolved, err.Error())
+			wait = pause(ctx, wait)
+			continue
+		case err == nil && addr != have:
+			if have.IsValid() {
+				if err := s.srv.DeletePeer(ctx, &api.DeletePeerRequest{Address: have.String()}); err != nil {
+					return fmt.Errorf("forget peer %s at %s: %w", p.Name, have, err)
+				}
+			}
+			s.sessions.bind(p.Name, addr)
+			if err := s.srv.AddPeer(ctx, &api.AddPeerRequest{Peer: s.peerConfig(p, addr)}); err != nil {
+				return fmt.Errorf("add peer %s at %s: %w", p.Name, addr, err)
+			}
+			have = addr
+		}
+		wait = s.connect(ctx, p, have, wait)
+	}
+}
+
+// resolve finds the peer's IPv4 address; a name may be in /etc/hosts or in DNS.
+func resolve(ctx context.Context, name string) (netip.Addr, error) {
+	if a, err := netip.ParseAddr(name); err == nil {
+		return a, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip4", name)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	return addrs[0].Unmap(), nil
+}
+
+// Resolve finds the address of a peer as the speaker will.
+func Resolve(ctx context.Context, name string) (netip.Addr, error) { return resolve(ctx, name) }
+
+func (s *Speaker) peerConfig(p Peer, addr netip.Addr) *api.Peer {
+	return &api.Peer{
+		Conf:            &api.PeerConf{NeighborAddress: addr.String(), PeerAsn: p.ASN, LocalAsn: s.cfg.ASN},
+		Transport:       s.transport(uint32(or(p.Port, Port))),
+		Timers:          s.timers(),
+		GracefulRestart: s.graceful(),
+		AfiSafis:        families(),
+	}
+}
+
+func (s *Speaker) listenRanges(ctx context.Context) error {
+	if len(s.cfg.Listen) == 0 {
+		return nil
+	}
+	err := s.srv.AddPeerGroup(ctx, &api.AddPeerGroupRequest{PeerGroup: &api.PeerGroup{
+		Conf:            &api.PeerGroupConf{PeerGroupName: dynamicGroup, LocalAsn: s.cfg.ASN},
+		Transport:       s.transport(0),
+		Timers:          s.timers(),
+		GracefulRestart: s.graceful(),
+		AfiSafis:        families(),
+	}})
+	if err != nil {
+		return fmt.Errorf("add peer group: %w", err)
+	}
+	for _, r := range s.cfg.Listen {
+		err := s.srv.AddDynamicNeighbor(ctx, &api.AddDynamicNeighborRequest{
+			DynamicNeighbor: &api.DynamicNeighbor{Prefix: r.String(), PeerGroup: dynamicGroup},
+		})
+		if err != nil {
+			return fmt.Errorf("add listen range %s: %w", r, err)
+		}
+	}
+	return nil
+}
+
+// transport leaves dialling to us, unless gobgp cannot be handed a connection.
+func (s *Speaker) transport(remotePort uint32) *api.Transport {
+	t := &api.Transport{PassiveMode: true, RemotePort: remotePort}
+	if s.cfg.LocalAddress.IsValid() {
+		t.LocalAddress = s.cfg.LocalAddress.String()
+	}
+	return t
+}
+
+func (s *Speaker) timers() *api.Timers {
+	hold := uint64(s.cfg.Hold / time.Second)
+	return &api.Timers{Config: &api.TimersConfig{
+		HoldTime: hold, KeepaliveInterval: max(hold/3, 1), ConnectRetry: 1, IdleHoldTimeAfterReset: 1,
+	}}
+}
+
+// deferral bounds how long a restarted speaker waits for every peer's End-of-RIB before it announces (RFC 4724
+// section 4.1). A peer that never sends one must not keep the node off the net.
+const deferral = 3 * time.Second
+
+func (s *Speaker) graceful() *api.GracefulRestart {
+	return &api.GracefulRestart{
+		Enabled:             true,
+		RestartTime:         uint32(s.cfg.RestartTime / time.Second),
+		DeferralTime:        uint32(deferral / time.Second),
+		NotificationEnabled: true,
+		LocalRestarting:     s.cfg.Restarting,
+	}
+}
+
+func families() []*api.AfiSafi {
+	return []*api.AfiSafi{{
+		Config:            &api.AfiSafiConfig{Family: ipv4Unicast, Enabled: true},
+		MpGracefulRestart: &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: true}},
+	}}
+}
+
+// pause waits for d or the end of ctx and returns how long to wait the next time.
+func pause(ctx context.Context, d time.Duration) time.Duration {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
+	}
+	return min(2*d, retryMost)
+}

@@ -177,6 +177,14 @@ func (c Change) String() string {
 	return fmt.Sprintf("~ %s: %s -> %s", c.Prefix, c.Old, c.New)
 }
 
+// Failure is a change that was refused, and why.
+type Failure struct {
+	Change Change
+	Err    error
+}
+
+func (f Failure) Error() string { return fmt.Sprintf("%s: %v", f.Change, f.Err) }
+
 // Plan is what turns one table into another, sorted by prefix.
 type Plan []Change
 

@@ -43,17 +43,9 @@ func (t *Table) Read() (route.FIB, error) {
 	return out, nil
 }
 
-// Failure is one change that the kernel refused.
-type Failure struct {
-	Change route.Change
-	Err    error
-}
-
-func (f Failure) Error() string { return fmt.Sprintf("%s: %v", f.Change, f.Err) }
-
 // Apply carries out a plan and returns the changes that the kernel refused; the others took effect. The plan's Old
 // entries must be what Read told or Apply did. An error means that the outcome is unknown: Read again.
-func (t *Table) Apply(plan route.Plan) ([]Failure, error) {
+func (t *Table) Apply(plan route.Plan) ([]route.Failure, error) {
 	var msgs [][]byte
 	var of []int // the change that a message belongs to
 	add := func(i int, m []byte) { msgs, of = append(msgs, m), append(of, i) }
@@ -74,7 +66,7 @@ func (t *Table) Apply(plan route.Plan) ([]Failure, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write routes: %w", err)
 	}
-	var failures []Failure
+	var failures []route.Failure
 	for _, r := range refused {
 		c := plan[of[r.index]]
 		switch {
@@ -90,7 +82,7 @@ func (t *Table) Apply(plan route.Plan) ([]Failure, error) {
 			}
 			r.err = fmt.Errorf("another daemon holds this prefix at our metric %d: %w", Metric, r.err)
 		}
-		failures = append(failures, Failure{Change: c, Err: r.err})
+		failures = append(failures, route.Failure{Change: c, Err: r.err})
 	}
 	return failures, nil
 }

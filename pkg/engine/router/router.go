@@ -1,0 +1,377 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package router keeps a kernel's routes and a speaker's announcements as route.Compute wants them.
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/l3edge/l3edge/pkg/core/route"
+)
+
+// Speaker is where paths come from and announcements go to.
+type Speaker interface {
+	// Take returns the paths of every prefix that changed since the last call; none means that the prefix is gone.
+	Take() map[netip.Prefix][]route.Path
+	Learned() []route.Path
+	Announce([]route.Announcement) error
+	// Synced reports that all peers are there and have told everything they know.
+	Synced() bool
+}
+
+// Kernel is where routes go to. Read returns only ours.
+type Kernel interface {
+	Read() (route.FIB, error)
+	Apply(route.Plan) ([]route.Failure, error)
+	Topology() (route.Topology, error)
+}
+
+// Options are what a Router works with.
+type Options struct {
+	Speaker Speaker
+	Kernel  Kernel
+	Policy  route.Policy
+	Intents []route.Intent
+	Log     *slog.Logger
+	// SweepAfter bounds how long routes that an earlier process left are kept when not all peers become synced.
+	SweepAfter time.Duration
+}
+
+// Router is the state between two rounds. Sync must not overlap with itself; everything else may be called from anywhere.
+type Router struct {
+	o       Options
+	started time.Time
+
+	newsMu sync.Mutex // guards news, o.Policy and o.Intents
+	news   news
+
+	mu       sync.Mutex // guards what follows against Status
+	topo     route.Topology
+	actual   route.FIB
+	desired  route.FIB
+	stale    map[netip.Prefix]bool // left by an earlier process and not learned again yet
+	swept    bool
+	refused  map[netip.Prefix][]route.Refused
+	decision route.Decision // announcements and what is held; FIB and Refused are kept by prefix above
+}
+
+// news is what was heard since the last round.
+type news struct {
+	topology bool           // links or addresses changed
+	reread   bool           // the kernel's routes may have changed
+	decide   bool           // policy or intents changed
+	gone     []netip.Prefix // routes that somebody removed
+	changed  map[netip.Prefix][]route.Path
+}
+
+// some is how many lines of one kind a round logs one by one; more are told as a number.
+const some = 16
+
+// New returns a Router that has done nothing yet.
+func New(o Options) *Router {
+	r := &Router{o: o, started: time.Now(), refused: map[netip.Prefix][]route.Refused{}}
+	r.news.reread, r.news.topology = true, true
+	return r
+}
+
+// TopologyChanged says that links or addresses changed. The kernel drops routes with their link without a word.
+func (r *Router) TopologyChanged() { r.hear(func() { r.news.topology, r.news.reread = true, true }) }
+
+// Gone says that somebody removed our route for prefix.
+func (r *Router) Gone(prefix netip.Prefix) {
+	r.hear(func() { r.news.gone = append(r.news.gone, prefix) })
+}
+
+// SetIntents replaces what the node would announce.
+func (r *Router) SetIntents(in []route.Intent) {
+	r.hear(func() { r.o.Intents, r.news.decide = in, true })
+}
+
+// SetPolicy replaces what may be learned.
+func (r *Router) SetPolicy(p route.Policy) {
+	r.hear(func() { r.o.Policy, r.news.decide = p, true })
+}
+
+func (r *Router) hear(f func()) {
+	r.newsMu.Lock()
+	defer r.newsMu.Unlock()
+	f()
+}
+
+// Sync does one round: it brings kernel and speaker to what is wanted now. A round in which nothing was heard reads
+// everything anew. Changes that the kernel refused are an error; the others took effect, and the next round tries again.
+func (r *Router) Sync(context.Context) error {
+	r.newsMu.Lock()
+	n := r.news
+	r.news = news{}
+	policy, intents := r.o.Policy, r.o.Intents
+	r.newsMu.Unlock()
+
+	n.changed = r.o.Speaker.Take()
+	if len(n.changed) == 0 && len(n.gone) == 0 && !n.decide {
+		n.topology, n.reread = true, true
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	err := r.round(n, policy, intents)
+	if err != nil {
+		r.TopologyChanged() // read everything the next time
+	}
+	return err
+}
+
+func (r *Router) round(n news, pol route.Policy, intents []route.Intent) error {
+	if err := r.look(n); err != nil {
+		return err
+	}
+	all := n.topology || n.decide
+	if all {
+		r.decideAll(pol, intents)
+	} else {
+		r.decideSome(pol, n.changed)
+	}
+	var plan route.Plan
+	if swept := r.sweep(); swept || all {
+		plan = route.Diff(r.wanted(), r.actual)
+	} else {
+		plan = r.planFor(n)
+	}
+	failures, err := r.o.Kernel.Apply(plan)
+	if err != nil {
+		return err
+	}
+	r.done(plan, failures)
+	if all {
+		if err := r.o.Speaker.Announce(r.decision.Announce); err != nil {
+			return err
+		}
+	}
+	if len(failures) > 0 {
+		return fmt.Errorf("the kernel refused %d of %d changes, the first: %w", len(failures), len(plan), failures[0])
+	}
+	return nil
+}
+
+// look takes over what was heard, and reads what the kernel holds and is connected to.
+func (r *Router) look(n news) (err error) {
+	if n.reread || r.actual == nil {
+		first := r.actual == nil
+		if r.actual, err = r.o.Kernel.Read(); err != nil {
+			return err
+		}
+		if first {
+			r.stale = map[netip.Prefix]bool{}
+			for p := range r.actual {
+				r.stale[p] = true
+			}
+		}
+	}
+	if n.topology {
+		if r.topo, err = r.o.Kernel.Topology(); err != nil {
+			return err
+		}
+	}
+	for _, p := range n.gone {
+		delete(r.actual, p)
+	}
+	for p := range n.changed { // a peer has spoken about it: learned again, or withdrawn
+		delete(r.stale, p)
+	}
+	return nil
+}
+
+func (r *Router) decideAll(pol route.Policy, intents []route.Intent) {
+	r.decision = route.Compute(route.Input{Policy: pol, Intents: intents, Paths: r.o.Speaker.Learned(), Topology: r.topo})
+	r.desired = r.decision.FIB
+	refused := map[netip.Prefix][]route.Refused{}
+	for _, x := range r.decision.Refused {
+		refused[x.Prefix] = append(refused[x.Prefix], x)
+	}
+	var fresh []route.Refused
+	for p, now := range refused {
+		fresh = append(fresh, unknown(r.refused[p], now)...)
+	}
+	r.tellRefused(fresh)
+	r.refused = refused
+	r.decision.FIB, r.decision.Refused = nil, nil
+}
+
+func (r *Router) decideSome(pol route.Policy, changed map[netip.Prefix][]route.Path) {
+	var fresh []route.Refused
+	for p, paths := range changed {
+		entry, refused := route.Choose(pol, r.topo, paths)
+		fresh = append(fresh, unknown(r.refused[p], refused)...)
+		if len(refused) > 0 {
+			r.refused[p] = refused
+		} else {
+			delete(r.refused, p)
+		}
+		if sink, ok := r.desired[p]; ok && sink.Unreachable() {
+			continue // a sink of our own is never replaced by something learned
+		}
+		if entry.Unreachable() {
+			delete(r.desired, p)
+		} else {
+			r.desired[p] = entry
+		}
+	}
+	r.tellRefused(fresh)
+}
+
+// sweep ends the protection of what an earlier process left, once all peers have told everything or time is up.
+func (r *Router) sweep() bool {
+	if r.swept || !r.o.Speaker.Synced() && time.Since(r.started) < r.o.SweepAfter {
+		return false
+	}
+	r.swept = true
+	if n := len(r.stale); n > 0 {
+		r.o.Log.Info("stale routes swept", "count", n, "synced", r.o.Speaker.Synced())
+	}
+	r.stale = nil
+	return true
+}
+
+// wanted is desired and what is still protected.
+func (r *Router) wanted() route.FIB {
+	if len(r.stale) == 0 {
+		return r.desired
+	}
+	w := maps.Clone(r.desired)
+	for p := range r.stale {
+		if have, ok := r.actual[p]; ok {
+			if _, ok := w[p]; !ok {
+				w[p] = have
+			}
+		}
+	}
+	return w
+}
+
+// planFor looks only at the prefixes that were spoken about.
+func (r *Router) planFor(n news) route.Plan {
+	want, have := route.FIB{}, route.FIB{}
+	note := func(p netip.Prefix) {
+		if e, ok := r.desired[p]; ok {
+			want[p] = e
+		}
+		if e, ok := r.actual[p]; ok {
+			have[p] = e
+		}
+	}
+	for p := range n.changed {
+		note(p)
+	}
+	for _, p := range n.gone {
+		note(p)
+	}
+	return route.Diff(want, have)
+}
+
+// done takes over what the kernel took, and tells of it.
+func (r *Router) done(plan route.Plan, failures []route.Failure) {
+	refused := map[netip.Prefix]bool{}
+	for _, f := range failures {
+		refused[f.Change.Prefix] = true
+	}
+	added, replaced, removed := 0, 0, 0
+	for _, c := range plan {
+		if refused[c.Prefix] {
+			continue
+		}
+		switch {
+		case c.New == nil:
+			delete(r.actual, c.Prefix)
+			removed++
+		case c.Old == nil:
+			r.actual[c.Prefix] = *c.New
+			added++
+		default:
+			r.actual[c.Prefix] = *c.New
+			replaced++
+		}
+		if len(plan) <= some {
+			r.o.Log.Info("route changed", "change", c.String())
+		}
+	}
+	if len(plan) > some {
+		r.o.Log.Info("routes changed", "added", added, "replaced", replaced, "removed", removed, "total", len(r.actual))
+	}
+}
+
+// unknown returns the refusals that are not in before.
+func unknown(before, now []route.Refused) []route.Refused {
+	return slices.DeleteFunc(slices.Clone(now), func(x route.Refused) bool { return slices.Contains(before, x) })
+}
+
+func (r *Router) tellRefused(fresh []route.Refused) {
+	if len(fresh) > some {
+		r.o.Log.Warn("routes refused", "count", len(fresh), "prefix", fresh[0].Prefix, "peer", fresh[0].Peer, "reason", fresh[0].Reason)
+		return
+	}
+	for _, x := range fresh {
+		r.o.Log.Warn("route refused", "prefix", x.Prefix, "peer", x.Peer, "reason", x.Reason)
+	}
+}
+
+// Flush removes every route of ours from the kernel: a router that stops for good does not leave routes that nobody tends.
+func (r *Router) Flush() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	have, err := r.o.Kernel.Read()
+	if err != nil {
+		return err
+	}
+	failures, err := r.o.Kernel.Apply(route.Diff(nil, have))
+	for _, f := range failures {
+		err = errors.Join(err, f)
+	}
+	return err
+}
+
+// Status is what the router holds, sorted by prefix.
+type Status struct {
+	Routes    []Route              `json:"routes"`
+	Announced []route.Announcement `json:"announced"`
+	Held      []route.Held         `json:"held,omitempty"`
+	Refused   []route.Refused      `json:"refused,omitempty"`
+}
+
+// Route is one prefix in the kernel.
+type Route struct {
+	Prefix netip.Prefix `json:"prefix"`
+	Via    []netip.Addr `json:"via,omitempty"`          // none: unreachable
+	Stale  bool         `json:"stale,omitempty"`        // left by an earlier process, not yet told again by a peer
+	Failed bool         `json:"unprogrammed,omitempty"` // wanted but not in the kernel
+}
+
+// Status tells where things stand.
+func (r *Router) Status() Status {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	s := Status{Routes: []Route{}, Announced: slices.Clone(r.decision.Announce), Held: slices.Clone(r.decision.Held)}
+	for p, e := range r.actual {
+		x := Route{Prefix: p, Stale: r.stale[p]}
+		for _, h := range e.Hops {
+			x.Via = append(x.Via, h.Gateway)
+		}
+		s.Routes = append(s.Routes, x)
+	}
+	for p := range r.desired {
+		if _, ok := r.actual[p]; !ok {
+			s.Routes = append(s.Routes, Route{Prefix: p, Failed: true})
+		}
+	}
+	slices.SortFunc(s.Routes, func(a, b Route) int { return a.Prefix.Compare(b.Prefix) })
+	for _, p := range slices.SortedFunc(maps.Keys(r.refused), netip.Prefix.Compare) {
+		s.Refused = append(s.Refused, r.refused[p]...)
+	}
+	return s
+}

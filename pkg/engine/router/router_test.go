@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package router
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/l3edge/l3edge/pkg/core/route"
+)
+
+var (
+	pfx  = netip.MustParsePrefix
+	addr = netip.MustParseAddr
+)
+
+// speaker is a BGP speaker whose peer says what the test says.
+type speaker struct {
+	paths     map[netip.Prefix][]route.Path
+	dirty     map[netip.Prefix]bool
+	synced    bool
+	announced string
+}
+
+func (s *speaker) learn(prefix string, gws ...string) {
+	if s.paths == nil {
+		s.paths, s.dirty = map[netip.Prefix][]route.Path{}, map[netip.Prefix]bool{}
+	}
+	p := pfx(prefix)
+	delete(s.paths, p)
+	for _, gw := range gws {
+		s.paths[p] = append(s.paths[p], route.Path{Prefix: p, NextHop: addr(gw), Peer: addr("10.20.30.1")})
+	}
+	s.dirty[p] = true
+}
+
+func (s *speaker) Take() map[netip.Prefix][]route.Path {
+	out := map[netip.Prefix][]route.Path{}
+	for p := range s.dirty {
+		out[p] = s.paths[p]
+	}
+	clear(s.dirty)
+	return out
+}
+
+func (s *speaker) Learned() (out []route.Path) {
+	for _, paths := range s.paths {
+		out = append(out, paths...)
+	}
+	return out
+}
+
+func (s *speaker) Announce(set []route.Announcement) error { s.announced = fmt.Sprint(set); return nil }
+func (s *speaker) Synced() bool                            { return s.synced }
+
+// kernel refuses what the kernel refuses: adding what is there, changing what is not, a gateway that is not on a link.
+type kernel struct {
+	fib    route.FIB
+	topo   route.Topology
+	log    strings.Builder // every change that took effect
+	reads  int
+	broken error
+}
+
+func (k *kernel) Read() (route.FIB, error)          { k.reads++; return maps.Clone(k.fib), k.broken }
+func (k *kernel) Topology() (route.Topology, error) { return k.topo, nil }
+
+func (k *kernel) Apply(plan route.Plan) (failures []route.Failure, err error) {
+	for _, c := range plan {
+		have, ok := k.fib[c.Prefix]
+		switch {
+		case c.Old == nil && ok:
+			err = errors.New("file exists")
+		case c.Old != nil && (!ok || !have.Equal(*c.Old)):
+			err = errors.New("no such process")
+		case c.New != nil && slices.ContainsFunc(c.New.Hops, func(h route.NextHop) bool { return h.Gateway == addr("10.20.30.99") }):
+			err = errors.New("network is unreachable")
+		default:
+			err = nil
+		}
+		if err != nil {
+			failures = append(failures, route.Failure{Change: c, Err: err})
+			continue
+		}
+		if c.New == nil {
+			delete(k.fib, c.Prefix)
+		} else {
+			k.fib[c.Prefix] = *c.New
+		}
+		fmt.Fprintln(&k.log, c)
+	}
+	return failures, nil
+}
+
+func setup(left ...string) (*speaker, *kernel, *Router) {
+	s := &speaker{}
+	k := &kernel{fib: route.FIB{}, topo: route.Topology{
+		OnLink: []route.OnLink{{Prefix: pfx("10.20.30.0/24"), Link: 2}}, Self: []netip.Addr{addr("10.20.30.62")},
+	}}
+	for _, p := range left {
+		k.fib[pfx(p)] = route.NewEntry(route.NextHop{Gateway: addr("10.20.30.1"), Link: 2})
+	}
+	return s, k, New(Options{
+		Speaker: s, Kernel: k, Log: slog.New(slog.DiscardHandler), SweepAfter: 2 * time.Minute,
+		Policy:  route.Policy{Accept: []route.Accept{route.AcceptAll(pfx("10.10.0.0/16"))}, Own: []netip.Prefix{pfx("10.10.10.0/24")}},
+		Intents: []route.Intent{{Prefix: pfx("10.10.10.0/24"), Why: "pod subnet", Sink: true}},
+	})
+}
+
+// step runs a round and checks what it did to the kernel.
+func step(t *testing.T, r *Router, k *kernel, name, want string) {
+	t.Helper()
+	k.log.Reset()
+	if err := r.Sync(t.Context()); err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	if diff := cmp.Diff(want, k.log.String()); diff != "" {
+		t.Errorf("%s: the kernel saw (-want +got):\n%s", name, diff)
+	}
+}
+
+func TestSync(t *testing.T) {
+	s, k, r := setup()
+	step(t, r, k, "the own subnet is a sink", "+ 10.10.10.0/24: unreachable\n")
+	if want := "[{10.10.10.0/24 pod subnet}]"; s.announced != want {
+		t.Errorf("announced %s, want %s", s.announced, want)
+	}
+	s.learn("10.10.20.0/24", "10.20.30.1")
+	s.learn("10.10.30.0/24", "10.20.30.1")
+	s.learn("0.0.0.0/0", "10.20.30.1")
+	s.learn("10.10.10.0/24", "10.20.30.1")
+	step(t, r, k, "routes are learned", "+ 10.10.20.0/24: via 10.20.30.1\n+ 10.10.30.0/24: via 10.20.30.1\n")
+	s.learn("10.10.20.0/24", "10.20.30.1", "10.20.30.2")
+	s.learn("10.10.30.0/24")
+	step(t, r, k, "one changes, one goes", "~ 10.10.20.0/24: via 10.20.30.1 -> via 10.20.30.1 10.20.30.2\n- 10.10.30.0/24: via 10.20.30.1\n")
+	reads := k.reads
+	delete(k.fib, pfx("10.10.20.0/24"))
+	r.Gone(pfx("10.10.20.0/24"))
+	step(t, r, k, "a route that somebody removed comes back", "+ 10.10.20.0/24: via 10.20.30.1 10.20.30.2\n")
+	if k.reads != reads {
+		t.Error("one event made it read the whole table")
+	}
+	delete(k.fib, pfx("10.10.10.0/24"))
+	step(t, r, k, "a round without news finds what nobody told", "+ 10.10.10.0/24: unreachable\n")
+	step(t, r, k, "nothing to do", "")
+	k.topo.OnLink = nil
+	r.TopologyChanged()
+	step(t, r, k, "without the link nothing can be reached", "- 10.10.20.0/24: via 10.20.30.1 10.20.30.2\n")
+	k.topo.OnLink = []route.OnLink{{Prefix: pfx("10.20.30.0/24"), Link: 7}}
+	r.TopologyChanged()
+	step(t, r, k, "the link is back", "+ 10.10.20.0/24: via 10.20.30.1 10.20.30.2\n")
+	r.SetIntents([]route.Intent{{Prefix: pfx("10.10.10.0/24"), Why: "pod subnet", Lacks: "forwarding is off"}})
+	step(t, r, k, "without its proof the subnet is no sink and not announced", "- 10.10.10.0/24: unreachable\n")
+	got := r.Status()
+	want := Status{
+		Routes: []Route{{Prefix: pfx("10.10.20.0/24"), Via: []netip.Addr{addr("10.20.30.1"), addr("10.20.30.2")}}},
+		Held:   []route.Held{{Prefix: pfx("10.10.10.0/24"), Why: "pod subnet", Lacks: "forwarding is off"}},
+		Refused: []route.Refused{
+			{Prefix: pfx("0.0.0.0/0"), Peer: addr("10.20.30.1"), Reason: "default route not wanted"},
+			{Prefix: pfx("10.10.10.0/24"), Peer: addr("10.20.30.1"), Reason: "inside own pod subnet 10.10.10.0/24"},
+		},
+	}
+	if fmt.Sprint(got) != fmt.Sprint(want) {
+		t.Errorf("status\n got %v\nwant %v", got, want)
+	}
+	if err := r.Flush(); err != nil || len(k.fib) != 0 {
+		t.Errorf("flush left %v, %v", k.fib, err)
+	}
+}
+
+func TestSweep(t *testing.T) {
+	t.Run("what was left is kept until all peers have told everything", func(t *testing.T) {
+		s, k, r := setup("10.10.20.0/24", "10.10.30.0/24", "10.10.40.0/24")
+		step(t, r, k, "start", "+ 10.10.10.0/24: unreachable\n")
+		s.learn("10.10.20.0/24", "10.20.30.1")
+		step(t, r, k, "a right route stays untouched", "")
+		s.learn("10.10.40.0/24")
+		step(t, r, k, "a withdrawal needs no sweep", "- 10.10.40.0/24: via 10.20.30.1\n")
+		s.synced = true
+		step(t, r, k, "the rest is swept", "- 10.10.30.0/24: via 10.20.30.1\n")
+	})
+	t.Run("a peer that never says so is waited for two minutes", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			_, k, r := setup("10.10.30.0/24")
+			step(t, r, k, "start", "+ 10.10.10.0/24: unreachable\n")
+			time.Sleep(119 * time.Second)
+			step(t, r, k, "not yet", "")
+			time.Sleep(time.Second)
+			step(t, r, k, "now", "- 10.10.30.0/24: via 10.20.30.1\n")
+		})
+	})
+	t.Run("the synced peer's last routes and the sweep are one round", func(t *testing.T) {
+		s, k, r := setup("10.10.20.0/24", "10.10.30.0/24")
+		step(t, r, k, "start", "+ 10.10.10.0/24: unreachable\n")
+		s.learn("10.10.20.0/24", "10.20.30.2")
+		s.synced = true
+		step(t, r, k, "both", "~ 10.10.20.0/24: via 10.20.30.1 -> via 10.20.30.2\n- 10.10.30.0/24: via 10.20.30.1\n")
+	})
+}
+
+func TestRefusedByTheKernel(t *testing.T) {
+	s, k, r := setup()
+	s.learn("10.10.20.0/24", "10.20.30.99")
+	s.learn("10.10.30.0/24", "10.20.30.1")
+	want := "the kernel refused 1 of 3 changes, the first: + 10.10.20.0/24: via 10.20.30.99: network is unreachable"
+	for range 2 { // the second round tries again
+		err := r.Sync(t.Context())
+		if err == nil || err.Error() != want {
+			t.Fatalf("got %v, want %s", err, want)
+		}
+		want = "the kernel refused 1 of 1 changes, the first: + 10.10.20.0/24: via 10.20.30.99: network is unreachable"
+	}
+	if !k.fib[pfx("10.10.30.0/24")].Equal(route.NewEntry(route.NextHop{Gateway: addr("10.20.30.1"), Link: 2})) {
+		t.Error("one refusal stopped the rest")
+	}
+	if got := r.Status().Routes; !slices.ContainsFunc(got, func(x Route) bool { return x.Prefix == pfx("10.10.20.0/24") && x.Failed }) {
+		t.Errorf("status hides the route that is not in the kernel: %v", got)
+	}
+	k.broken = errors.New("netlink is broken")
+	if err := r.Sync(t.Context()); !errors.Is(err, k.broken) {
+		t.Errorf("got %v", err)
+	}
+}

@@ -17,7 +17,9 @@ import (
 type Event struct {
 	Gone     netip.Prefix // a route of ours that somebody removed or replaced
 	Topology bool         // a link or an address changed; routes may have gone with it without a word
-	Lost     bool         // events were lost: anything may have changed
+	// Forwarding says that the namespace or a link began or ceased to forward.
+	Forwarding bool
+	Lost       bool // events were lost: anything may have changed
 }
 
 // Watch opens the event stream in the calling thread's namespace. Run it once.
@@ -45,7 +47,7 @@ type Watch struct {
 func (w *Watch) Close() error { return w.file.Close() }
 
 func (w *Watch) join(fd int) error {
-	groups := uint32(1<<(unix.RTNLGRP_LINK-1) | 1<<(unix.RTNLGRP_IPV4_IFADDR-1) | 1<<(unix.RTNLGRP_IPV4_ROUTE-1))
+	groups := uint32(1<<(unix.RTNLGRP_LINK-1) | 1<<(unix.RTNLGRP_IPV4_IFADDR-1) | 1<<(unix.RTNLGRP_IPV4_ROUTE-1) | 1<<(unix.RTNLGRP_IPV4_NETCONF-1))
 	return unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups})
 }
 
@@ -100,6 +102,8 @@ func (w *Watch) event(h header, body []byte, f func(Event)) {
 	switch h.typ {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK, unix.RTM_NEWADDR, unix.RTM_DELADDR:
 		f(Event{Topology: true})
+	case unix.RTM_NEWNETCONF:
+		f(Event{Forwarding: true})
 	case unix.RTM_DELROUTE:
 		if s, ok := parseRoute(body); ok && s.ours() {
 			f(Event{Gone: s.prefix})

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"errors"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/l3edge/l3edge/pkg/core/route"
+	"github.com/l3edge/l3edge/pkg/edge/bgp"
+)
+
+var (
+	pfx     = netip.MustParsePrefix
+	addr    = netip.MustParseAddr
+	compare = []cmp.Option{
+		cmp.AllowUnexported(config{}),
+		cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+		cmp.Comparer(func(a, b netip.Prefix) bool { return a == b }),
+	}
+)
+
+func noSubnets(string) ([]netip.Prefix, error) { return nil, nil }
+
+func TestParseFillsIn(t *testing.T) {
+	found := func(dir string) ([]netip.Prefix, error) {
+		if dir != "/etc/cni/net.d" {
+			t.Errorf("asked for %s", dir)
+		}
+		return []netip.Prefix{pfx("10.10.10.0/24")}, nil
+	}
+	got, err := parse(raw{Peers: []rawPeer{{Name: "mls"}}, CNIConfDir: "/etc/cni/net.d"}, "kubminion1", found)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := config{
+		node: "kubminion1", peers: []bgp.Peer{{Name: "mls"}}, podSubnets: []netip.Prefix{pfx("10.10.10.0/24")},
+		accept: []route.Accept{route.AcceptAll(pfx("10.10.0.0/16"))},
+	}
+	if diff := cmp.Diff(want, got, compare...); diff != "" {
+		t.Errorf("config (-want +got):\n%s", diff)
+	}
+}
+
+func TestParseErrors(t *testing.T) {
+	tests := []struct {
+		name string
+		in   raw
+		want string
+	}{
+		{"nobody to talk to", raw{}, "peers: none given, and no listenRanges: whom should we talk to? (--peer=NAME)"},
+		{"no pod subnet", raw{Peers: []rawPeer{{Name: "mls"}}, CNIConfDir: "/etc/cni/net.d"}, "podSubnets: none given, and no bridge-l3 entry in /etc/cni/net.d names one (--pod-subnet=PREFIX)"},
+		{"a router that may learn nothing", raw{ListenRanges: []string{"10.20.30.0/24"}}, "accept: a router without a pod subnet must be told which prefixes to learn (--accept=PREFIX)"},
+		{"everything at once", raw{
+			Peers: []rawPeer{{Name: "mls", Port: 70000}, {}, {Name: "mls"}, {Name: "fd00::1"}}, PodSubnets: []string{"10.10.10.1/24", "fd00::/64"}, ListenRanges: []string{"mls"},
+			RouterID: "mls", LocalAddress: "::1", HoldTime: "1s", RestartTime: "1.5s", Accept: []string{"10.10.0.0/16,max=40"}, Port: -1,
+		}, `routerID: "mls" is not an IPv4 address
+localAddress: "::1" is not an IPv4 address
+holdTime: "1s" is not a number of whole seconds from 3s to 18h12m15s
+restartTime: "1.5s" is not a number of whole seconds from 1s to 1h8m15s
+port: -1 is not a port
+peers[0].port: 70000 is not a port
+peers[1].name: missing
+peers[2].name: mls is there twice
+peers[3].name: fd00::1: sessions over IPv6 are not spoken yet
+listenRanges[0]: "mls" is not a prefix
+podSubnets[0]: 10.10.10.1/24 has host bits set: did you mean 10.10.10.0/24?
+podSubnets[1]: fd00::/64: IPv6 is not spoken yet
+accept[0]: max=40 is not a length from 16 to 32`},
+		{"overlapping pod subnets", raw{Peers: []rawPeer{{Name: "mls"}}, PodSubnets: []string{"10.10.10.0/24", "10.10.0.0/16"}}, "podSubnets: podSubnets[1]: 10.10.0.0/16 overlaps podSubnets[0] 10.10.10.0/24"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			_, err := parse(tt.in, "kubminion1", noSubnets)
+			if err == nil {
+				t.Fatal("no error")
+			}
+			if diff := cmp.Diff(tt.want, err.Error()); diff != "" {
+				t.Errorf("error (-want +got):\n%s", diff)
+			}
+		})
+	}
+	boom := errors.New("boom")
+	if _, err := parse(raw{Peers: []rawPeer{{Name: "mls"}}}, "n", func(string) ([]netip.Prefix, error) { return nil, boom }); !errors.Is(err, boom) {
+		t.Errorf("a broken conflist is %v", err)
+	}
+}
+
+func TestParsePeer(t *testing.T) {
+	tests := []struct {
+		in, err string
+		want    rawPeer
+	}{
+		{in: "mls", want: rawPeer{Name: "mls"}},
+		{in: "10.20.30.1,asn=64512", want: rawPeer{Name: "10.20.30.1", ASN: 64512}},
+		{in: "mls,port=1179,asn=4200000001", want: rawPeer{Name: "mls", Port: 1179, ASN: 4200000001}},
+		{in: "mls,asn=0", err: `mls,asn=0: "0" is not a valid asn`},
+		{in: "mls,port=99999", err: `mls,port=99999: "99999" is not a valid port`},
+		{in: "mls,as=1", err: `mls,as=1: "as=1" is not an option: asn=N or port=N`},
+	}
+	for _, tt := range tests {
+		got, err := parsePeer(tt.in)
+		if tt.err != "" && (err == nil || err.Error() != tt.err) || tt.err == "" && (err != nil || got != tt.want) {
+			t.Errorf("%s: %v, %v", tt.in, got, err)
+		}
+	}
+}
+
+func TestConflistSubnets(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{
+		"10-lo.conflist":     `{"name":"lo","plugins":[{"type":"loopback"}]}`,
+		"20-l3edge.conflist": `{"name":"l3edge","plugins":[{"type":"bridge-l3","bridge":"docker0","subnet":"10.10.10.0/24","x":1},{"type":"portal"}]}`,
+		"30-other.conflist":  `{"name":"other","plugins":[{"type":"bridge-l3","subnet":"10.10.99.0/24"}]}`,
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := cniSubnets(dir)
+	if err != nil || len(got) != 1 || got[0] != pfx("10.10.10.0/24") {
+		t.Errorf("%v %v", got, err)
+	}
+	got, err = conflistSubnets([]byte(`{"plugins":[{"type":"bridge-l3","ipam":{"type":"host-local","ranges":[[{"subnet":"10.10.10.0/24"}],[{"subnet":"fd00::/64"}]]}}]}`))
+	if err != nil || len(got) != 1 || got[0] != pfx("10.10.10.0/24") {
+		t.Errorf("host-local: %v %v", got, err)
+	}
+	if _, err := conflistSubnets([]byte(`{"plugins":[{"type":"bridge-l3","subnet":"10.10.10.0/33"}]}`)); err == nil {
+		t.Error("a broken subnet passes")
+	}
+	if got, err := cniSubnets(filepath.Join(dir, "none")); err != nil || got != nil {
+		t.Errorf("no directory: %v %v", got, err)
+	}
+}
+
+func TestSampleConfiguration(t *testing.T) {
+	f := newFlags()
+	if err := f.set.Parse([]string{"--conf=../../conf/routed.yaml"}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := f.config()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := config{
+		node: "kubminion1", asn: 4201318462, routerID: addr("10.20.30.62"),
+		peers:      []bgp.Peer{{Name: "mls"}, {Name: "10.20.30.2", ASN: 64512, Port: 179}},
+		podSubnets: []netip.Prefix{pfx("10.10.10.0/24")}, accept: []route.Accept{route.AcceptAll(pfx("10.10.0.0/16"))},
+		port: 179, hold: 9 * time.Second, restart: 120 * time.Second,
+		nodeFile: "/run/l3edge/node.json", socket: "/run/l3edge/routed.sock",
+	}
+	if diff := cmp.Diff(want, got, compare...); diff != "" {
+		t.Errorf("config (-want +got):\n%s", diff)
+	}
+}
+
+func TestFlagsReplaceTheFile(t *testing.T) {
+	f := newFlags()
+	if err := f.set.Parse([]string{"--conf=../../conf/routed.yaml", "--peer=a", "--peer=b,asn=7", "--hold-time=30s"}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := f.config()
+	if err != nil || len(got.peers) != 2 || got.peers[1] != (bgp.Peer{Name: "b", ASN: 7}) || got.hold != 30*time.Second {
+		t.Errorf("%+v %v", got, err)
+	}
+	bad := filepath.Join(t.TempDir(), "routed.yaml")
+	if err := os.WriteFile(bad, []byte("peers: [{name: mls}]\npodSubnet: 10.10.10.0/24\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	f = newFlags()
+	_ = f.set.Parse([]string{"--conf=" + bad})
+	if _, err := f.config(); err == nil || !strings.Contains(err.Error(), `unknown field "podSubnet"`) || !strings.Contains(err.Error(), bad) {
+		t.Errorf("an unknown key is %v", err)
+	}
+}
+
+func TestHelpAndPageAgree(t *testing.T) {
+	var help bytes.Buffer
+	if err := run([]string{"--help"}, &help, &help); err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile("../../docs/reference/routed.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(page), "```\n"+help.String()+"```\n") {
+		t.Errorf("docs/reference/routed.md does not hold what --help prints:\n%s", help.String())
+	}
+}
+
+func TestVersionAndCheck(t *testing.T) {
+	for _, tt := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--version"}, "routed devel\n"},
+		{[]string{"--check", "--peer=mls", "--pod-subnet=10.10.10.0/24"}, "ok\n"},
+	} {
+		var out bytes.Buffer
+		if err := run(tt.args, &out, &out); err != nil || out.String() != tt.want {
+			t.Errorf("%v: %q %v", tt.args, out.String(), err)
+		}
+	}
+	if err := run([]string{"start"}, &bytes.Buffer{}, &bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), `"start" is not a command`) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestOwnASN(t *testing.T) {
+	if got := ownASN(addr("10.20.30.62")); got != 4200000000+20<<16+30<<8+62 {
+		t.Errorf("got %d", got)
+	}
+}

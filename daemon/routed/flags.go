@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/spf13/pflag"
+
+	"github.com/l3edge/l3edge/pkg/core/mark"
+)
+
+// flags is the command line. What it says replaces what the file says, key by key.
+type flags struct {
+	set                    *pflag.FlagSet
+	raw                    raw
+	peers                  []string
+	conf                   string
+	check, dryRun, version bool
+}
+
+func newFlags() *flags {
+	f := &flags{set: pflag.NewFlagSet("routed", pflag.ContinueOnError)}
+	s := f.set
+	s.SortFlags = false
+	s.StringArrayVar(&f.peers, "peer", nil, "router to talk to, `NAME[,asn=N][,port=N]`; repeatable. Its ASN is learned unless given")
+	s.StringArrayVar(&f.raw.PodSubnets, "pod-subnet", nil, "`prefix` of this node's pods; repeatable (default: bridge-l3's in --cni-conf-dir)")
+	s.Uint32Var(&f.raw.ASN, "asn", 0, "own AS `number` (default: 4200000000 + the low 24 bits of the router ID)")
+	s.StringVar(&f.raw.RouterID, "router-id", "", "BGP identifier, an `address` (default: the source address towards the first peer)")
+	s.StringArrayVar(&f.raw.ListenRanges, "listen-range", nil, "be a router: whoever connects from this `prefix` is a peer; repeatable")
+	s.StringArrayVar(&f.raw.Accept, "accept", nil, "learn what lies inside `prefix[,min=N][,max=N]`; repeatable (default: the /16 around the pod subnet)")
+	s.BoolVar(&f.raw.DefaultRoute, "default-route", false, "learn the default route too")
+	s.IntVar(&f.raw.Port, "port", 179, "TCP `port` to listen on")
+	s.StringVar(&f.raw.LocalAddress, "local-address", "", "listen on and connect from this `address` only")
+	s.StringVar(&f.raw.HoldTime, "hold-time", "9s", "a silent peer is down after this `time`")
+	s.StringVar(&f.raw.RestartTime, "restart-time", "120s", "`time` for which peers keep our routes while we restart")
+	s.StringVar(&f.raw.Node, "node", "", "`name` of this node (default: the host name)")
+	s.StringVar(&f.raw.NodeFile, "node-file", mark.NodeFile, "`file` to publish the node's facts in")
+	s.StringVar(&f.raw.Socket, "socket", mark.RoutedSocket, "`path` of the control socket")
+	s.StringVar(&f.raw.CNIConfDir, "cni-conf-dir", mark.CNIConfDir, "`directory` of the CNI configuration")
+	s.StringVar(&f.conf, "conf", "", "configuration `file` (see conf/routed.yaml)")
+	s.BoolVar(&f.check, "check", false, "check the configuration and exit")
+	s.BoolVar(&f.dryRun, "dry-run", false, "print what would be done and exit")
+	s.BoolVar(&f.version, "version", false, "print the version and exit")
+	s.Usage = func() {
+		fmt.Fprintf(s.Output(), "routed announces this node's pod subnet by BGP and keeps the others' in the kernel.\n\n"+
+			"Usage:\n  routed --peer=NAME [flags]\n  routed status [--json] [--socket=path]\n\nFlags:\n%s", s.FlagUsages())
+	}
+	return f
+}
+
+// config is the file's and the flags' together, checked.
+func (f *flags) config() (config, error) {
+	r := raw{Port: 179}
+	if f.conf != "" {
+		var err error
+		if r, err = readFile(f.conf); err != nil {
+			return config{}, err
+		}
+	}
+	for i, s := range f.peers {
+		if i == 0 {
+			r.Peers = nil
+		}
+		p, err := parsePeer(s)
+		if err != nil {
+			return config{}, fmt.Errorf("--peer: %w", err)
+		}
+		r.Peers = append(r.Peers, p)
+	}
+	take(f.set, "pod-subnet", &r.PodSubnets, f.raw.PodSubnets)
+	take(f.set, "asn", &r.ASN, f.raw.ASN)
+	take(f.set, "router-id", &r.RouterID, f.raw.RouterID)
+	take(f.set, "listen-range", &r.ListenRanges, f.raw.ListenRanges)
+	take(f.set, "accept", &r.Accept, f.raw.Accept)
+	take(f.set, "default-route", &r.DefaultRoute, f.raw.DefaultRoute)
+	take(f.set, "port", &r.Port, f.raw.Port)
+	take(f.set, "local-address", &r.LocalAddress, f.raw.LocalAddress)
+	take(f.set, "hold-time", &r.HoldTime, f.raw.HoldTime)
+	take(f.set, "restart-time", &r.RestartTime, f.raw.RestartTime)
+	take(f.set, "node", &r.Node, f.raw.Node)
+	def(f.set, "node-file", &r.NodeFile, f.raw.NodeFile)
+	def(f.set, "socket", &r.Socket, f.raw.Socket)
+	def(f.set, "cni-conf-dir", &r.CNIConfDir, f.raw.CNIConfDir)
+	host, err := os.Hostname()
+	if err != nil {
+		return config{}, fmt.Errorf("node name: %w", err)
+	}
+	return parse(r, host, cniSubnets)
+}
+
+// take overrides a key by a flag that was given.
+func take[T any](s *pflag.FlagSet, name string, key *T, val T) {
+	if s.Changed(name) {
+		*key = val
+	}
+}
+
+// def does so too, and lets the flag's default stand in for a key that is not there.
+func def(s *pflag.FlagSet, name string, key *string, val string) {
+	if s.Changed(name) || *key == "" {
+		*key = val
+	}
+}

@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/l3edge/l3edge/pkg/core/route"
+	"github.com/l3edge/l3edge/pkg/edge/bgp"
+	"github.com/l3edge/l3edge/pkg/edge/control"
+	"github.com/l3edge/l3edge/pkg/edge/fib"
+	"github.com/l3edge/l3edge/pkg/engine/loop"
+	"github.com/l3edge/l3edge/pkg/engine/router"
+	"github.com/l3edge/l3edge/pkg/engine/task"
+)
+
+// daemon runs until SIGTERM or SIGINT (a stop: sessions are closed, routes withdrawn and removed) or SIGUSR2 (a hand-over
+// to the next process: peers and kernel keep everything).
+func daemon(ctx context.Context, cfg config, log *slog.Logger) error {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	table, err := fib.Open()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = table.Close() }()
+	watch, err := table.Watch()
+	if err != nil {
+		return err
+	}
+	socket, err := control.Listen(cfg.socket)
+	if errors.Is(err, control.ErrInUse) {
+		return fmt.Errorf("routed is running already: %w", err)
+	} else if err != nil {
+		return err
+	}
+	if on, err := fib.EnableForwarding(); err != nil {
+		log.Warn("cannot turn on forwarding", "problem", err)
+	} else if on {
+		log.Info("turned on forwarding")
+	}
+	d := &wiring{cfg: cfg, log: log, table: table, state: newState(cfg)}
+	ctx, d.stop = context.WithCancel(ctx)
+	defer d.stop()
+	return task.Run(ctx, log,
+		task.Task{Name: "control", Run: func(ctx context.Context) error { return serve(ctx, socket, d.state) }},
+		task.Task{Name: "routing", Run: func(ctx context.Context) error { return d.run(ctx, watch) }},
+	)
+}
+
+// wiring is what the parts are made of.
+type wiring struct {
+	cfg   config
+	log   *slog.Logger
+	table *fib.Table
+	state *state
+	stop  context.CancelFunc // ends everything
+
+	speaker *bgp.Speaker
+	router  *router.Router
+	loop    *loop.Loop
+}
+
+// run finds out who this node is, and then runs the speaker, the kernel's routes and the watch on it side by side.
+func (d *wiring) run(ctx context.Context, watch *fib.Watch) error {
+	d.publish(netip.Addr{})
+	id, ok := d.identify(ctx)
+	if !ok {
+		return watch.Close()
+	}
+	if err := d.assemble(id); err != nil {
+		return err
+	}
+	d.publish(id.source)
+	handedOver := false
+	err := task.Run(ctx, d.log,
+		task.Task{Name: "speaker", Run: d.speaker.Run},
+		task.Task{Name: "routes", Run: d.keepRoutes},
+		task.Task{Name: "watch", Run: func(ctx context.Context) error {
+			return watch.Run(ctx, func(e fib.Event) { d.heard(e, id) })
+		}},
+		task.Task{Name: "hand-over", Run: func(ctx context.Context) error { handedOver = d.awaitHandOver(ctx); return nil }},
+	)
+	if ctx.Err() == nil || handedOver { // a failing process leaves everything to its successor, too
+		return err
+	}
+	d.log.Info("stopped: sessions closed, routes removed")
+	return errors.Join(err, d.router.Flush())
+}
+
+// awaitHandOver waits for SIGUSR2 and then ends everything gently. False: ctx ended first.
+func (d *wiring) awaitHandOver(ctx context.Context) bool {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGUSR2)
+	defer signal.Stop(c)
+	select {
+	case <-ctx.Done():
+		return false
+	case <-c:
+	}
+	d.log.Info("handing over: peers and kernel keep our routes")
+	d.speaker.HandOver()
+	d.stop()
+	return true
+}
+
+// assemble makes the parts.
+func (d *wiring) assemble(id identity) error {
+	left, err := d.table.Read()
+	if err != nil {
+		return err
+	}
+	cfg := bgp.Config{
+		ASN: id.asn, RouterID: id.routerID, Port: d.cfg.port, LocalAddress: d.cfg.local, Peers: d.cfg.peers,
+		Listen: d.cfg.listen, Hold: d.cfg.hold, RestartTime: d.cfg.restart, Restarting: len(left) > 0,
+	}
+	sweep := or(d.cfg.restart, 120*time.Second)
+	if len(d.cfg.listen) > 0 {
+		cfg.Transit = d.cfg.accept
+	}
+	if len(d.cfg.peers) == 0 {
+		sweep = min(sweep, 30*time.Second) // whoever is still there has connected again by then
+	}
+	d.speaker = bgp.New(cfg, d.log, d.tellSession)
+	d.router = router.New(router.Options{
+		Speaker: d.speaker, Kernel: d.table, Log: d.log, SweepAfter: sweep, Intents: d.intents(),
+		Policy: route.Policy{Accept: d.cfg.accept, Own: d.cfg.podSubnets, Default: d.cfg.defRoute},
+	})
+	d.loop = loop.New(loop.Options{Name: "routes", Sync: d.router.Sync, Log: d.log, Resync: time.Minute})
+	d.state.running(id, d.speaker, d.router)
+	d.log.Info("started", "node", d.cfg.node, "asn", id.asn, "routerID", id.routerID, "podSubnets", d.cfg.podSubnets, "left", len(left))
+	return nil
+}
+
+func or(d, def time.Duration) time.Duration {
+	if d == 0 {
+		return def
+	}
+	return d
+}
+
+// keepRoutes starts once the speaker can be told what to announce.
+func (d *wiring) keepRoutes(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-d.speaker.Started():
+	}
+	return task.Run(ctx, d.log,
+		task.Task{Name: "loop", Run: d.loop.Run},
+		task.Task{Name: "changes", Run: func(ctx context.Context) error {
+			for {
+				select {
+				case <-ctx.Done():
+					return nil
+				case <-d.speaker.Changed():
+					d.loop.Trigger()
+				}
+			}
+		}},
+	)
+}
+
+// heard takes over what others did to the kernel.
+func (d *wiring) heard(e fib.Event, id identity) {
+	switch {
+	case e.Gone.IsValid():
+		d.log.Warn("route removed by another program, putting it back", "prefix", e.Gone)
+		d.router.Gone(e.Gone)
+	case e.Forwarding:
+		d.router.SetIntents(d.intents())
+	default:
+		d.publish(id.source)
+		d.router.TopologyChanged()
+	}
+	d.loop.Trigger()
+}
+
+func (d *wiring) tellSession(s bgp.Session) {
+	switch s.State {
+	case bgp.Established:
+		d.log.Info("session established", "peer", s.Peer, "address", s.Address, "asn", s.ASN)
+	case bgp.Unresolved:
+		d.log.Warn("peer not found, trying again", "peer", s.Peer, "problem", s.Problem)
+	default:
+		d.log.Warn("no session", "peer", s.Peer, "address", s.Address, "problem", s.Problem)
+	}
+}
+
+// intents are what the node would announce, with the proof of it: it forwards.
+func (d *wiring) intents() []route.Intent {
+	lacks := ""
+	if on, err := fib.Forwarding(); err != nil {
+		lacks = err.Error()
+	} else if !on {
+		lacks = "forwarding is off (net.ipv4.ip_forward)"
+	}
+	var out []route.Intent
+	for _, p := range d.cfg.podSubnets {
+		out = append(out, route.Intent{Prefix: p, Why: "pod subnet", Lacks: lacks, Sink: true})
+	}
+	return out
+}
+
+// dryRun prints who this node would be and what it would do to the kernel before any peer has spoken.
+func dryRun(ctx context.Context, cfg config, w io.Writer) error {
+	id, err := findIdentity(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	table, err := fib.Open()
+	if err != nil {
+		return err
+	}
+	defer func() { _ = table.Close() }()
+	have, err := table.Read()
+	if err != nil {
+		return err
+	}
+	d := &wiring{cfg: cfg}
+	dec := route.Compute(route.Input{Intents: d.intents()})
+	for p, e := range have { // what an earlier process left stays until the peers have spoken
+		if _, ok := dec.FIB[p]; !ok {
+			dec.FIB[p] = e
+		}
+	}
+	fmt.Fprintf(w, "node %s, ASN %d, router ID %s\n", cfg.node, id.asn, id.routerID)
+	for _, p := range cfg.peers {
+		fmt.Fprintf(w, "peer %s\n", p.Name)
+	}
+	for _, p := range cfg.listen {
+		fmt.Fprintf(w, "listen %s\n", p)
+	}
+	for _, a := range cfg.accept {
+		fmt.Fprintf(w, "accept %s\n", a)
+	}
+	for _, a := range dec.Announce {
+		fmt.Fprintf(w, "announce %s: %s\n", a.Prefix, a.Why)
+	}
+	for _, h := range dec.Held {
+		fmt.Fprintf(w, "hold back %s: %s: %s\n", h.Prefix, h.Why, h.Lacks)
+	}
+	_, err = io.WriteString(w, route.Diff(dec.FIB, have).String())
+	return err
+}
+
+// serve answers on the control socket.
+func serve(ctx context.Context, l net.Listener, s *state) error {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
+		st, err := s.status(r.Context())
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+			return
+		}
+		control.WriteJSON(w, st)
+	})
+	return control.Serve(ctx, l, mux)
+}

@@ -8,6 +8,7 @@
 package netns
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -72,6 +73,34 @@ func (h *Handle) Do(f func() error) error {
 		}
 		return back, f()
 	})
+}
+
+// Here is Do on the calling thread, for a process that lives too short a time to hand work to another thread. The caller
+// has locked its goroutine to the thread (runtime.LockOSThread). An error that says "leave netns" means that the thread is
+// still inside: the caller must end without unlocking it.
+func (h *Handle) Here(f func() error) error {
+	home, err := Current()
+	if err != nil {
+		return err
+	}
+	defer home.Close() //nolint:errcheck // a read-only handle
+	if err := unix.Setns(int(h.f.Fd()), unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("enter netns %s: %w", h.f.Name(), err)
+	}
+	ferr := f()
+	if err := unix.Setns(int(home.f.Fd()), unix.CLONE_NEWNET); err != nil {
+		return errors.Join(ferr, fmt.Errorf("leave netns %s: %w", h.f.Name(), err))
+	}
+	return ferr
+}
+
+// Same reports whether both handles are open on one namespace.
+func (h *Handle) Same(o *Handle) (bool, error) {
+	var a, b unix.Stat_t
+	if err := errors.Join(unix.Fstat(h.Fd(), &a), unix.Fstat(o.Fd(), &b)); err != nil {
+		return false, fmt.Errorf("compare netns: %w", err)
+	}
+	return a.Dev == b.Dev && a.Ino == b.Ino, nil
 }
 
 // Mount pins the namespace at path (as ip netns add does), so that it lives without a process. Unmount undoes it.

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -79,5 +80,25 @@ func TestMountOpenUnmount(t *testing.T) {
 	}
 	if _, err := netns.Open(path); err == nil || !strings.Contains(err.Error(), "not a namespace") {
 		t.Errorf("open of a plain file: %v", err)
+	}
+}
+
+func TestHereStaysOnItsThreadAndComesBack(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	home, a := self(t), nstest.New(t)
+	err := a.Here(func() error {
+		inside, err := netns.Current()
+		if err != nil {
+			return err
+		}
+		defer inside.Close() //nolint:errcheck // a test
+		if same, err := inside.Same(a); !same || err != nil {
+			t.Errorf("inside is not the namespace asked for: %v", err)
+		}
+		return fs.ErrInvalid
+	})
+	if !errors.Is(err, fs.ErrInvalid) || self(t) != home {
+		t.Errorf("came back with %v in %s, want %s", err, self(t), home)
 	}
 }

@@ -236,11 +236,10 @@ func startFRR(t *testing.T, mls *host) {
 	}
 	uid, _ := strconv.Atoi(u.Uid)
 	gid, _ := strconv.Atoi(u.Gid)
-	dir, err := os.MkdirTemp("/run", "frr") // every directory above must be open to the user frr
-	if err != nil {
+	dir := t.TempDir()
+	if err := os.Chmod(filepath.Dir(dir), 0o755); err != nil { // every directory above must be open to the user frr
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	if err := os.Chown(dir, uid, gid); err != nil {
 		t.Skip("frr drops to a user that this user namespace does not map: ", err)
 	}

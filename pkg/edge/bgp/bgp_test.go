@@ -229,7 +229,8 @@ func TestAnUnknownNameIsTriedUntilItResolves(t *testing.T) {
 	m := run(t, mls())
 	n := run(t, node(2, Peer{Name: "mls.test.invalid"}))
 	within(t, 8*time.Second, "unresolved", func() bool { return n.said("mls.test.invalid unresolved lookup mls.test.invalid") })
-	nstest.Sh(t, here(t), "cp /etc/hosts /run/hosts && echo 127.0.0.1 mls.test.invalid >>/run/hosts && mount --bind /run/hosts /etc/hosts")
+	hosts := t.TempDir() + "/hosts"
+	nstest.Sh(t, here(t), "echo 127.0.0.1 mls.test.invalid >"+hosts+"; mount --bind "+hosts+" /etc/hosts")
 	t.Cleanup(func() { nstest.Sh(t, here(t), "umount /etc/hosts") })
 	within(t, 12*time.Second, "established", func() bool { return n.said("mls.test.invalid established") })
 	_ = m

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/l3edge/l3edge/pkg/core/mark"
+	"github.com/l3edge/l3edge/pkg/core/subnet"
+)
+
+// The two ways to answer a portal.
+const (
+	modeNFTables  = "nftables"  // the kernel translates addresses: one connection, the endpoint sees the client
+	modeUserspace = "userspace" // the article's way: iptables lead to a proxy, which opens a second connection
+)
+
+// config is what the command line says, valid by construction.
+type config struct {
+	services  string
+	nets      []netip.Prefix
+	mode      string
+	nodeFile  string
+	socket    string
+	portsFile string
+	resync    time.Duration
+	drain     time.Duration
+	level     slog.Level
+
+	dryRun, once, cleanup, version bool
+}
+
+// usageError is a mistake on the command line: exit code 2.
+type usageError struct{ error }
+
+// flags declares the command line; c receives the values, nets the text of --portal-net.
+func flags(c *config, nets *string) *flag.FlagSet {
+	fs := flag.NewFlagSet("portald", flag.ContinueOnError)
+	fs.StringVar(&c.services, "services", "", "`directory` of Kubernetes v1 Service and discovery.k8s.io/v1 EndpointSlice manifests (*.yaml, *.yml, *.json); changes take effect at once")
+	fs.StringVar(nets, "portal-net", "10.100.0.0/16", "`prefixes` that cluster addresses of services come from, with commas between; must not overlap pod or host subnets")
+	fs.StringVar(&c.mode, "mode", modeNFTables, "answer in this `mode`: nftables, in the kernel, or userspace, by a proxy behind the iptables chains KUBE-PORTALS-*")
+	fs.StringVar(&c.nodeFile, "node-file", mark.NodeFile, "`file` in which routed describes the node; it may appear later")
+	fs.StringVar(&c.socket, "socket", mark.PortaldSocket, "control socket `path`")
+	fs.StringVar(&c.portsFile, "ports-file", mark.RunDir+"/proxy-ports.json", "`file` that keeps the proxy ports of userspace mode over a restart")
+	fs.DurationVar(&c.resync, "resync", 30*time.Second, "compare the kernel's rules with what they should be at least this often; 0: only when something changes")
+	fs.DurationVar(&c.drain, "drain", 5*time.Second, "on SIGTERM in userspace mode, let connections go on this long")
+	fs.TextVar(&c.level, "log-level", slog.LevelInfo, "least `level` to log: debug, info, warn, error")
+	fs.BoolVar(&c.dryRun, "dry-run", false, "print the portals and the changes to the kernel that they need, change nothing, exit")
+	fs.BoolVar(&c.once, "once", false, "program the kernel once and exit (nftables mode)")
+	fs.BoolVar(&c.cleanup, "cleanup", false, "remove everything portald ever put into the kernel, in both modes, and exit")
+	fs.BoolVar(&c.version, "version", false, "print the version and exit")
+	return fs
+}
+
+// parse reads the command line. It reports all mistakes at once, as a usageError, or flag.ErrHelp after printing help.
+func parse(args []string, stderr io.Writer) (config, error) {
+	var c config
+	var nets string
+	fs := flags(&c, &nets)
+	fs.SetOutput(io.Discard)
+	fs.Usage = func() {}
+	if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
+		help(fs, stderr)
+		return config{}, err
+	} else if err != nil {
+		return config{}, usageError{err}
+	}
+	if c.version {
+		return c, nil
+	}
+	var errs []error
+	bad := func(format string, a ...any) { errs = append(errs, fmt.Errorf(format, a...)) }
+	if fs.NArg() > 0 {
+		bad("%q is not a command; there is only: portald status", fs.Arg(0))
+	}
+	if c.services == "" && !c.cleanup {
+		bad("--services: say where the manifests are, as in --services=/etc/l3edge/services")
+	}
+	if c.mode != modeNFTables && c.mode != modeUserspace {
+		bad("--mode: %q is neither nftables nor userspace", c.mode)
+	}
+	if c.once && c.mode == modeUserspace {
+		bad("--once: a userspace portal lives only as long as portald; use --mode=nftables")
+	}
+	if n := count(c.dryRun, c.once, c.cleanup); n > 1 {
+		bad("--dry-run, --once and --cleanup exclude each other")
+	}
+	if c.resync < 0 {
+		bad("--resync: %s is negative", c.resync)
+	}
+	if c.drain < 0 {
+		bad("--drain: %s is negative", c.drain)
+	}
+	c.nets = parseNets(nets, bad)
+	if len(errs) > 0 {
+		return config{}, usageError{errors.Join(errs...)}
+	}
+	return c, nil
+}
+
+func parseNets(text string, bad func(string, ...any)) []netip.Prefix {
+	var nets []netip.Prefix
+	for one := range strings.SplitSeq(text, ",") {
+		p, err := subnet.Parse(strings.TrimSpace(one))
+		if err != nil {
+			bad("--portal-net: %w", err)
+			continue
+		}
+		if i := slices.IndexFunc(nets, p.Overlaps); i >= 0 {
+			bad("--portal-net: %s overlaps %s", p, nets[i])
+			continue
+		}
+		nets = append(nets, p)
+	}
+	return nets
+}
+
+func count(flags ...bool) (n int) {
+	for _, f := range flags {
+		if f {
+			n++
+		}
+	}
+	return n
+}
+
+func help(fs *flag.FlagSet, w io.Writer) {
+	fmt.Fprint(w, "portald answers service addresses on this node.\n\n"+ //nolint:errcheck // help to a closed terminal
+		"  portald --services=DIR [flags]\n  portald status [--json] [--socket=PATH]\n\nFlags:\n")
+	fs.VisitAll(func(f *flag.Flag) {
+		kind, usage := flag.UnquoteUsage(f)
+		line := "  --" + f.Name
+		if kind != "" {
+			line += "=" + strings.ToUpper(kind)
+		}
+		if f.DefValue != "" && f.DefValue != "false" {
+			usage += " (default " + f.DefValue + ")"
+		}
+		fmt.Fprintf(w, "%s\n        %s\n", line, usage) //nolint:errcheck // as above
+	})
+}

@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/l3edge/l3edge/pkg/core/node"
+	"github.com/l3edge/l3edge/pkg/core/portal"
+	"github.com/l3edge/l3edge/pkg/core/service"
+	"github.com/l3edge/l3edge/pkg/edge/link"
+	"github.com/l3edge/l3edge/pkg/edge/nodefile"
+	"github.com/l3edge/l3edge/pkg/engine/proxy"
+)
+
+// daemon turns what its sources said last into what its data plane does.
+type daemon struct {
+	c       config
+	log     *slog.Logger
+	plane   dataPlane
+	other   func(context.Context) error       // cleans up after the other mode; nil: done
+	traffic func() map[portal.Key]proxy.Stats // userspace mode only, as is proxied
+	proxied func() map[portal.Key]uint16
+	version string
+
+	mu       sync.Mutex // guards the rest
+	snapshot *service.Snapshot
+	source   error // what is wrong with the manifests
+	node     node.Node
+	news     uint64    // counts what the sources said
+	behind   time.Time // since when the kernel has not been what it should be; zero: it is
+
+	// What is in force.
+	lastSync  time.Time
+	lastError string
+	applied   portal.Table
+	services  map[service.Name]service.Service
+	ports     map[portal.Key]uint16
+	problems  map[string]bool
+}
+
+// setSnapshot takes in what the manifests say now.
+func (d *daemon) setSnapshot(s service.Snapshot, err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.snapshot, d.source = &s, err
+	d.pending()
+}
+
+// setNode takes in what the node file says now.
+func (d *daemon) setNode(n node.Node) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.node = n
+	d.pending()
+}
+
+// pending notes that the kernel is behind from now on, unless it has been for longer. The caller holds mu.
+func (d *daemon) pending() {
+	d.news++
+	if d.behind.IsZero() {
+		d.behind = time.Now()
+	}
+}
+
+func (d *daemon) nodeNow() node.Node {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.node
+}
+
+// sync brings the kernel to what the sources said last. It does nothing before the manifests have been read.
+func (d *daemon) sync(ctx context.Context) error {
+	d.mu.Lock()
+	snapshot, source, n, news := d.snapshot, d.source, d.node, d.news
+	d.mu.Unlock()
+	if snapshot == nil {
+		return nil
+	}
+	admitted, skipped := admit(*snapshot, d.c.nets)
+	d.complain(append(flatten(source), skipped...))
+	host, err := link.HostPrefixes()
+	if err == nil {
+		err = overlaps(d.c.nets, n, host)
+	}
+	table := compute(admitted, n, d.c.nets)
+	if err == nil {
+		err = d.plane.Apply(ctx, table)
+	}
+	if err == nil && d.other != nil {
+		if err = d.other(ctx); err == nil {
+			d.other = nil
+		}
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err != nil {
+		d.lastError = err.Error()
+		if d.behind.IsZero() {
+			d.behind = time.Now()
+		}
+		return err
+	}
+	before, portsBefore := d.applied, d.ports
+	d.applied, d.services, d.lastSync, d.lastError = table, admitted.Services, time.Now(), ""
+	if d.proxied != nil {
+		d.ports = d.proxied()
+	}
+	d.behind = time.Time{}
+	if d.news != news { // something came while the kernel was busy
+		d.behind = d.lastSync
+	}
+	d.tell(before, portsBefore)
+	return nil
+}
+
+// complain logs the problems that are new and those that are gone.
+func (d *daemon) complain(problems []error) {
+	now := make(map[string]bool, len(problems))
+	for _, p := range problems {
+		now[p.Error()] = true
+	}
+	d.mu.Lock()
+	before := d.problems
+	d.problems = now
+	d.mu.Unlock()
+	for _, p := range slices.Sorted(maps.Keys(now)) {
+		if !before[p] {
+			d.log.Error("service not in force", "error", p)
+		}
+	}
+	for _, p := range slices.Sorted(maps.Keys(before)) {
+		if !now[p] {
+			d.log.Info("problem solved", "error", p)
+		}
+	}
+}
+
+// flatten lists the errors that errors.Join has joined.
+func flatten(err error) []error {
+	if err == nil {
+		return nil
+	}
+	if many, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // only what Join made
+		var out []error
+		for _, one := range many.Unwrap() {
+			out = append(out, flatten(one)...)
+		}
+		return out
+	}
+	return []error{err}
+}
+
+// chatter is how many portals may open or close at once before the log counts them instead of naming them.
+const chatter = 100
+
+// tell logs which portals have opened and closed, in the article's words. The caller holds mu.
+func (d *daemon) tell(before portal.Table, portsBefore map[portal.Key]uint16) {
+	say := func(msg string, in, notIn portal.Table, ports, notPorts map[portal.Key]uint16) {
+		var keys []portal.Key
+		for _, key := range sortedKeys(in) {
+			old, ok := notIn.Portals[key]
+			if !ok || old.Service != in.Portals[key].Service || ports[key] != notPorts[key] {
+				keys = append(keys, key)
+			}
+		}
+		if len(keys) > chatter {
+			d.log.Info(msg+"s", "count", len(keys))
+			return
+		}
+		for _, key := range keys {
+			log := d.log.With("service", short(in.Portals[key].Service), "portal", key.String())
+			if d.c.mode != modeUserspace {
+				log.Info(msg)
+				continue
+			}
+			for _, from := range []string{"containers", "host"} {
+				log.Info(msg, "from", from, "proxyPort", ports[key])
+			}
+		}
+	}
+	say("closed portal", before, d.applied, portsBefore, d.ports)
+	say("opened portal", d.applied, before, d.ports, portsBefore)
+}
+
+// short is a service's name as the article's log has it: without the namespace when that is default.
+func short(p service.PortName) string {
+	s := p.String()
+	if p.Namespace == "default" {
+		return s[len("default/"):]
+	}
+	return s
+}
+
+// readNode returns what the node file says. A missing file is no error: the node is known by its host name then.
+func readNode(path string) (n node.Node, missing bool, err error) {
+	n, err = nodefile.Read(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		name, err := os.Hostname()
+		return node.Node{Name: name}, true, err
+	}
+	return n, false, err
+}

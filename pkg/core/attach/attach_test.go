@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package attach
+
+import (
+	"flag"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+func v4() Addr {
+	return Addr{netip.MustParseAddr("10.10.10.2"), netip.MustParsePrefix("10.10.10.0/24"), netip.MustParseAddr("10.10.10.1")}
+}
+
+func v6() Addr {
+	return Addr{netip.MustParseAddr("fd00:10::2"), netip.MustParsePrefix("fd00:10::/64"), netip.MustParseAddr("fd00:10::1")}
+}
+
+func TestDecide(t *testing.T) {
+	base := Spec{Network: "l3edge", ContainerID: "4ab0", IfName: "eth0", Bridge: "cni0", MTU: 1500, Gateway: true, DefaultRoute: true, Hairpin: true}
+	mac := MAC{2, 0, 0, 0, 0, 7}
+	rows := map[string]func(*Spec){
+		"plain":      func(s *Spec) { s.Addrs = []Addr{v4()} },
+		"dual-stack": func(s *Spec) { s.Addrs = []Addr{v4(), v6()} },
+		"ipv6-only":  func(s *Spec) { s.Addrs = []Addr{v6()} },
+		"routed":     func(s *Spec) { s.Addrs, s.Routed = []Addr{v4(), v6()}, true },
+		"own-routes": func(s *Spec) {
+			s.Addrs = []Addr{v4()}
+			s.Routes = []Route{{Dst: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("10.10.10.9")}, {Dst: netip.MustParsePrefix("10.0.0.0/8"), MTU: 1400}}
+		},
+		"asked-mac":  func(s *Spec) { s.Addrs, s.MAC = []Addr{v4()}, &mac },
+		"no-address": func(s *Spec) { s.Gateway, s.DefaultRoute, s.Down = false, false, true },
+	}
+	for name, change := range rows {
+		t.Run(name, func(t *testing.T) {
+			s := base
+			change(&s)
+			file := filepath.Join("testdata", name+".txt")
+			got := Decide(s).String()
+			if *update {
+				if err := os.WriteFile(file, []byte(got), 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestPortNames(t *testing.T) {
+	seen := map[string]bool{}
+	for _, id := range []string{"a", "b", strings.Repeat("f", 64), strings.Repeat("f", 63) + "e"} {
+		for _, ifName := range []string{"eth0", "net1"} {
+			name := PortName(id, ifName)
+			if len(name) != 15 || seen[name] || name != PortName(id, ifName) {
+				t.Errorf("%s %s: %s", id, ifName, name)
+			}
+			seen[name] = true
+		}
+	}
+}
+
+func TestParseMAC(t *testing.T) {
+	for text, want := range map[string]string{
+		"02:00:00:00:00:07": "02:00:00:00:00:07", "0A-58-0A-0A-0A-02": "0a:58:0a:0a:0a:02",
+		"01:00:5e:00:00:01": "", "00:00:00:00:00:00": "", "02:00:00:00:00": "", "020000000007": "", "zz:00:00:00:00:07": "",
+	} {
+		m, err := ParseMAC(text)
+		if (err == nil) != (want != "") || err == nil && m.String() != want {
+			t.Errorf("%s: %s, %v, want %q", text, m, err, want)
+		}
+	}
+}
+
+func TestVerifyNamesTheFirstDifference(t *testing.T) {
+	s := Spec{Network: "n", ContainerID: "x", IfName: "eth0", Bridge: "cni0", MTU: 1500, Gateway: true, DefaultRoute: true, Hairpin: true, Addrs: []Addr{v4()}}
+	rows := []struct {
+		name   string
+		change func(*Attachment)
+		want   string
+	}{
+		{"nothing", func(*Attachment) {}, ""},
+		{"others' addresses, routes and settings", func(a *Attachment) {
+			a.Pod.Addrs = append(a.Pod.Addrs, netip.MustParsePrefix("fe80::1/64"))
+			a.Pod.Routes = append(a.Pod.Routes, Route{Dst: netip.MustParsePrefix("10.0.0.0/8")})
+			a.Settings = append(a.Settings, Setting{Name: "net/x", Value: "1"})
+		}, ""},
+		{"a setting that this kernel may lack", func(a *Attachment) { a.Settings = a.Settings[:1] }, ""},
+		{"a setting that it must have", func(a *Attachment) { a.Settings = nil }, "node: this kernel has no setting net/ipv4/ip_forward"},
+		{"a setting with another value", func(a *Attachment) { a.Settings[0].Value = "0" }, "node: net/ipv4/ip_forward is 0, want 1"},
+		{"no bridge", func(a *Attachment) { a.Bridge = Bridge{} }, "bridge cni0: is gone"},
+		{"no port", func(a *Attachment) { a.Port = Port{} }, "is gone"},
+		{"no pod interface", func(a *Attachment) { a.Pod = Pod{} }, "pod interface eth0: is gone"},
+		{"an isolated port", func(a *Attachment) { a.Port.Isolated = true }, "isolated is true, want false"},
+		{"two differences", func(a *Attachment) { a.Pod.MTU, a.Port.MTU = 1, 2 }, "MTU is 2, want 1500"},
+		{"a route by another gateway", func(a *Attachment) { a.Pod.Routes[0].Via = v4().Addr }, "route 0.0.0.0/0 via 10.10.10.1 is missing"},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			have := Decide(s)
+			row.change(&have)
+			err := Verify(Decide(s), have)
+			if (err == nil) != (row.want == "") || err != nil && !strings.Contains(err.Error(), row.want) {
+				t.Errorf("%v, want %q", err, row.want)
+			}
+		})
+	}
+}

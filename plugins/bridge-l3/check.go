@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"slices"
+
+	"github.com/l3edge/l3edge/pkg/core/attach"
+	"github.com/l3edge/l3edge/pkg/edge/cni"
+	"github.com/l3edge/l3edge/pkg/edge/lease"
+	"github.com/l3edge/l3edge/pkg/edge/rtnl"
+	"github.com/l3edge/l3edge/pkg/edge/sysctl"
+)
+
+// check compares everything that ADD made with what is there and names the first difference.
+func check(c *cni.Call) error {
+	conf, err := parse(c)
+	if err != nil {
+		return err
+	}
+	if c.Net.PrevResult == nil {
+		return cni.Errorf(cni.CodeInvalidConfig, "prevResult: missing")
+	}
+	if err := conf.complete(); err != nil {
+		return err
+	}
+	ns, err := openPod(c.Netns)
+	if err != nil {
+		return err
+	}
+	defer ns.Close() //nolint:errcheck // a handle
+	host, err := rtnl.Dial()
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+	want, err := expected(c, conf, host)
+	if err != nil {
+		return err
+	}
+	have, err := observeNode(host, want)
+	if err != nil {
+		return err
+	}
+	if err := ns.Here(func() error { return observePod(&have, want) }); err != nil {
+		return err
+	}
+	if err := attach.Verify(want, have); err != nil {
+		return cni.Errorf(cni.CodeCheckFailed, "%w", err)
+	}
+	return nil
+}
+
+// expected is the attachment that the previous result and the configuration speak of, its lease included.
+func expected(c *cni.Call, conf config, host *rtnl.Conn) (attach.Attachment, error) {
+	fail := func(format string, args ...any) (attach.Attachment, error) {
+		return attach.Attachment{}, cni.Errorf(cni.CodeCheckFailed, format, args...)
+	}
+	link, ips, ok := c.Net.PrevResult.Pod(c.IfName)
+	if !ok {
+		return fail("prevResult: has no interface %s in a sandbox", c.IfName)
+	}
+	mac, err := attach.ParseMAC(link.MAC)
+	if err != nil {
+		return fail("prevResult: interface %s: %w", c.IfName, err)
+	}
+	var addrs []attach.Addr
+	for _, set := range conf.Sets {
+		for _, ip := range ips {
+			if r, ok := set.Subnet(ip.Address.Addr()); ok {
+				addrs = append(addrs, attach.Addr{Addr: ip.Address.Addr(), Subnet: r.Subnet, Gateway: r.Gateway})
+			}
+		}
+	}
+	if len(addrs) != len(conf.Sets) {
+		return fail("prevResult: has %d addresses of this network's ranges, want %d", len(addrs), len(conf.Sets))
+	}
+	if !conf.NoAddress {
+		if err := holds(c, conf, addrs); err != nil {
+			return fail("%w", err)
+		}
+	}
+	bridge, err := host.Link(conf.Bridge)
+	if errors.Is(err, rtnl.ErrNoLink) {
+		return fail("bridge %s: is gone", conf.Bridge)
+	}
+	if err != nil {
+		return attach.Attachment{}, err
+	}
+	mtu := conf.MTU
+	if mtu == 0 {
+		mtu = bridge.MTU
+	}
+	if link.MTU != 0 {
+		mtu = link.MTU
+	}
+	return attach.Decide(conf.spec(c, mtu, addrs, &mac)), nil
+}
+
+// holds compares the lease with the addresses of the result.
+func holds(c *cni.Call, conf config, addrs []attach.Addr) error {
+	l, err := lease.At(conf.LeaseDir + "/" + c.Net.Name).Find(record(c).Owner)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("lease: %s of container %s holds no address", c.IfName, c.ContainerID)
+	}
+	if err != nil {
+		return leaseError(err)
+	}
+	defer l.Close()
+	var hint []netip.Addr
+	for _, a := range addrs {
+		hint = append(hint, a.Addr)
+	}
+	held, err := l.Holds(hint)
+	if err != nil {
+		return err
+	}
+	for _, a := range hint {
+		if !slices.Contains(held, a) {
+			return fmt.Errorf("lease: %s is not held by this container", a)
+		}
+	}
+	return nil
+}
+
+// observeNode reads the node's side of an attachment.
+func observeNode(host *rtnl.Conn, want attach.Attachment) (attach.Attachment, error) {
+	var have attach.Attachment
+	bridge, err := host.Link(want.Bridge.Name)
+	if err != nil && !errors.Is(err, rtnl.ErrNoLink) {
+		return have, err
+	}
+	if bridge.Up && bridge.Kind == "bridge" {
+		have.Bridge = attach.Bridge{Name: bridge.Name, MAC: bridge.MAC, MTU: bridge.MTU, Promisc: bridge.Promisc}
+		if have.Bridge.Addrs, err = host.Addrs(bridge.Index, 0); err != nil {
+			return have, err
+		}
+	}
+	port, err := host.Link(want.Port.Name)
+	if err != nil && !errors.Is(err, rtnl.ErrNoLink) {
+		return have, err
+	}
+	have.Port = attach.Port{Name: port.Name, Alias: port.Alias, MAC: port.MAC, MTU: port.MTU, Hairpin: port.Hairpin, Isolated: port.Isolated}
+	if port.Master != 0 && port.Master == bridge.Index {
+		have.Port.Bridge = bridge.Name
+	}
+	have.Settings, err = observe(want.Settings)
+	return have, err
+}
+
+// observePod reads the pod's side; it runs in the pod's namespace.
+func observePod(have *attach.Attachment, want attach.Attachment) error {
+	pod, err := rtnl.Dial()
+	if err != nil {
+		return err
+	}
+	defer pod.Close()
+	eth0, err := pod.Link(want.Pod.Name)
+	if errors.Is(err, rtnl.ErrNoLink) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	have.Pod = attach.Pod{Name: eth0.Name, MAC: eth0.MAC, MTU: eth0.MTU, Down: !eth0.Up}
+	if have.Pod.Addrs, err = pod.Addrs(eth0.Index, 0); err != nil {
+		return err
+	}
+	routes, err := pod.Routes(0, eth0.Index)
+	if err != nil {
+		return err
+	}
+	for _, r := range routes {
+		have.Pod.Routes = append(have.Pod.Routes, r.Route)
+	}
+	have.Pod.Settings, err = observe(want.Pod.Settings)
+	return err
+}
+
+// observe reads settings, leaving out what this kernel does not have.
+func observe(want []attach.Setting) (have []attach.Setting, err error) {
+	for _, s := range want {
+		v, err := sysctl.Get(s.Name)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		have = append(have, attach.Setting{Name: s.Name, Value: v})
+	}
+	return have, nil
+}
+
+// status says whether an ADD would work, and whether the pods that are there are reachable.
+func status(c *cni.Call) error {
+	conf, err := parse(c)
+	if err != nil {
+		return cni.Errorf(cni.CodeNotAvailable, "%w", err)
+	}
+	if err := conf.complete(); err != nil {
+		return err
+	}
+	store := lease.At(conf.LeaseDir + "/" + c.Net.Name)
+	for _, set := range conf.Sets {
+		used, err := store.Count(func(a netip.Addr) bool { _, ok := set.Find(a); return ok })
+		if err != nil {
+			return cni.Errorf(cni.CodeNotAvailable, "%w", err)
+		}
+		if size := set.Size(); used >= size {
+			return cni.Errorf(cni.CodeNotAvailable, "the pool %s is full: %d of %d addresses in use", set[0].Subnet, used, size)
+		}
+	}
+	if !conf.Gateway {
+		return nil
+	}
+	host, err := rtnl.Dial()
+	if err != nil {
+		return cni.Errorf(cni.CodeNotAvailable, "%w", err)
+	}
+	defer host.Close()
+	if _, err := host.Link(conf.Bridge); errors.Is(err, rtnl.ErrNoLink) {
+		return nil // the first ADD makes it, and turns forwarding on
+	}
+	v4, v6 := conf.families()
+	for _, s := range attach.NodeSettings(v4, v6, true) {
+		if v, err := sysctl.Get(s.Name); err == nil && v != s.Value {
+			return cni.Errorf(cni.CodeLimitedConnectivity, "%s is %s: pods cannot leave this node until it is %s", s.Name, v, s.Value)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/l3edge/l3edge/pkg/core/attach"
+	"github.com/l3edge/l3edge/pkg/core/pool"
+	"github.com/l3edge/l3edge/pkg/edge/cni"
+	"github.com/l3edge/l3edge/pkg/edge/lease"
+)
+
+// claim takes the asked-for addresses, and of each set that nothing was asked of the next free one. An attachment that an
+// earlier, interrupted ADD left keeps what it holds where that fits.
+func (j *job) claim() error {
+	var had []netip.Addr
+	if !j.lease.Fresh {
+		var err error
+		if had, err = j.lease.Holds(nil); err != nil {
+			return err
+		}
+	}
+	asked := slices.Clone(j.ask.addrs)
+	for i, set := range j.conf.Sets {
+		a, err := j.claimOne(set, i, &asked, had)
+		if err != nil {
+			return leaseError(err)
+		}
+		r, _ := set.Subnet(a)
+		j.addrs = append(j.addrs, attach.Addr{Addr: a, Subnet: r.Subnet, Gateway: r.Gateway})
+	}
+	if len(asked) > 0 {
+		return cni.Errorf(cni.CodeInvalidConfig, "asked-for address %s is in no range of this network, or a second one of its range", asked[0])
+	}
+	for _, a := range had {
+		if !slices.Contains(j.held(), a) {
+			if err := j.lease.Drop(a); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (j *job) claimOne(set pool.Set, index int, asked *[]netip.Addr, had []netip.Addr) (netip.Addr, error) {
+	for i, a := range *asked {
+		if r, ok := set.Subnet(a); ok {
+			if _, ok := set.Find(a); !ok {
+				return a, cni.Errorf(cni.CodeInvalidConfig, "asked-for address %s cannot be given: pods of %s have %s to %s without the gateway %s", a, r.Subnet, r.First, r.Last, r.Gateway)
+			}
+			*asked = slices.Delete(*asked, i, i+1)
+			return a, j.lease.Take(a)
+		}
+	}
+	for _, a := range had {
+		if _, ok := set.Find(a); ok {
+			return a, nil
+		}
+	}
+	return j.lease.Next(set, index)
+}
+
+func (j *job) held() (out []netip.Addr) {
+	for _, a := range j.addrs {
+		out = append(out, a.Addr)
+	}
+	return out
+}
+
+func record(c *cni.Call) lease.Record {
+	r := lease.Record{Owner: lease.Owner{ContainerID: c.ContainerID, IfName: c.IfName}}
+	name, _ := c.EnvArg("K8S_POD_NAME")
+	if ns, ok := c.EnvArg("K8S_POD_NAMESPACE"); ok && name != "" {
+		name = ns + "/" + name
+	}
+	r.Pod = name
+	return r
+}
+
+func prevAddrs(c *cni.Call) (out []netip.Addr) {
+	if c.Net.PrevResult != nil {
+		for _, ip := range c.Net.PrevResult.IPs {
+			out = append(out, ip.Address.Addr())
+		}
+	}
+	return out
+}
+
+// leaseError gives the store's errors their codes.
+func leaseError(err error) error {
+	var coded *cni.Error
+	switch {
+	case errors.As(err, &coded):
+		return err
+	case errors.Is(err, lease.ErrFull):
+		return cni.Errorf(cni.CodeNoAddress, "%w", err)
+	case errors.Is(err, lease.ErrTaken):
+		return cni.Errorf(cni.CodeConflict, "%w", err)
+	case errors.Is(err, lease.ErrBusy):
+		return cni.Errorf(cni.CodeTryAgainLater, "%w", err)
+	}
+	return fmt.Errorf("lease: %w", err)
+}

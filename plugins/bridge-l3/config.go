@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/l3edge/l3edge/pkg/core/attach"
+	"github.com/l3edge/l3edge/pkg/core/mark"
+	"github.com/l3edge/l3edge/pkg/core/pool"
+	"github.com/l3edge/l3edge/pkg/edge/cni"
+)
+
+// rawConfig is the configuration as written; docs/reference/bridge-l3.md explains every key, and a test compares.
+type rawConfig struct {
+	Bridge           string          `json:"bridge"`
+	Subnet           string          `json:"subnet"`
+	Ranges           [][]rawRange    `json:"ranges"`
+	MTU              int             `json:"mtu"`
+	IsGateway        *bool           `json:"isGateway"`
+	IsDefaultGateway *bool           `json:"isDefaultGateway"`
+	ForceAddress     bool            `json:"forceAddress"`
+	HairpinMode      *bool           `json:"hairpinMode"`
+	PromiscMode      bool            `json:"promiscMode"`
+	PortIsolation    bool            `json:"portIsolation"`
+	LocalRouting     string          `json:"localRouting"`
+	EnableDAD        bool            `json:"enabledad"`
+	DisableContainer bool            `json:"disableContainerInterface"`
+	NodeFile         string          `json:"nodeFile"`
+	IPAM             json.RawMessage `json:"ipam"`
+
+	IPMasq              bool            `json:"ipMasq"`
+	IPMasqBackend       string          `json:"ipMasqBackend"`
+	VLAN                int             `json:"vlan"`
+	VLANTrunk           json.RawMessage `json:"vlanTrunk"`
+	PreserveDefaultVLAN bool            `json:"preserveDefaultVlan"`
+	MACSpoofCheck       bool            `json:"macspoofchk"`
+}
+
+// rawRange is one range as host-local writes it.
+type rawRange struct {
+	Subnet     string `json:"subnet"`
+	RangeStart string `json:"rangeStart"`
+	RangeEnd   string `json:"rangeEnd"`
+	Gateway    string `json:"gateway"`
+}
+
+// rawIPAM is host-local's block, as it stands.
+type rawIPAM struct {
+	Type string `json:"type"`
+	rawRange
+	Ranges     [][]rawRange `json:"ranges"`
+	Routes     []cni.Route  `json:"routes"`
+	DataDir    string       `json:"dataDir"`
+	ResolvConf string       `json:"resolvConf"`
+}
+
+// config is what the verbs work with; Parse makes it, so it is valid.
+type config struct {
+	Bridge                                                   string
+	MTU                                                      int // 0: the bridge's, or the uplink's
+	Gateway, DefaultRoute, Force, Hairpin, Promisc, Isolated bool
+	Routed, DAD, Down                                        bool
+	Sets                                                     []pool.Set // empty: from the node file, unless NoAddress
+	NoAddress                                                bool       // ipam is {}: a bridge port and nothing else
+	Routes                                                   []attach.Route
+	DNS                                                      cni.DNS
+	ResolvConf, LeaseDir, NodeFile                           string
+}
+
+// parse reads the plugin's keys. Every mistake is reported at once, each with its place.
+func parse(c *cni.Call) (config, error) {
+	raw := rawConfig{Bridge: "cni0", LocalRouting: "bridge", NodeFile: mark.NodeFile}
+	if err := json.Unmarshal(c.Config, &raw); err != nil {
+		return config{}, cni.Errorf(cni.CodeDecode, "parse configuration: %w", err)
+	}
+	conf := config{
+		Bridge: raw.Bridge, MTU: raw.MTU, Force: raw.ForceAddress, Promisc: raw.PromiscMode, Isolated: raw.PortIsolation,
+		Routed: raw.LocalRouting == "routed", DAD: raw.EnableDAD, Down: raw.DisableContainer, NodeFile: raw.NodeFile, DNS: c.Net.DNS,
+		Gateway: orTrue(raw.IsGateway), Hairpin: raw.HairpinMode == nil && !raw.PromiscMode || raw.HairpinMode != nil && *raw.HairpinMode,
+	}
+	errs := raw.check()
+	ipam, err := raw.ipam(&conf)
+	errs = append(errs, err, conf.addresses(raw, ipam, c))
+	conf.Routes, err = routes(ipam.Routes)
+	errs = append(errs, err)
+	conf.LeaseDir, conf.ResolvConf = mark.LeaseDir, ipam.ResolvConf
+	if ipam.DataDir != "" {
+		conf.LeaseDir = strings.TrimSuffix(ipam.DataDir, "/")
+	}
+	if raw.IsDefaultGateway != nil && *raw.IsDefaultGateway {
+		conf.Gateway = true // as the reference plugin has it
+	}
+	conf.DefaultRoute = conf.Gateway && ipam.Routes == nil
+	if raw.IsDefaultGateway != nil {
+		conf.DefaultRoute = *raw.IsDefaultGateway
+	}
+	if conf.NoAddress {
+		conf.Gateway, conf.DefaultRoute = false, false
+	}
+	if err := errors.Join(errs...); err != nil {
+		return config{}, cni.Errorf(cni.CodeInvalidConfig, "%w", err)
+	}
+	return conf, nil
+}
+
+// check refuses what cannot be, or cannot be had.
+func (r rawConfig) check() (errs []error) {
+	refuse := func(when bool, format string, args ...any) {
+		if when {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	refuse(r.Bridge == "" || len(r.Bridge) > 15 || strings.ContainsAny(r.Bridge, "/: \t\n") || r.Bridge == "." || r.Bridge == "..",
+		"bridge: %q is not an interface name", r.Bridge)
+	refuse(r.MTU < 0 || r.MTU > 65535 || r.MTU > 0 && r.MTU < 68, "mtu: %d is not between 68 and 65535", r.MTU)
+	refuse(r.LocalRouting != "bridge" && r.LocalRouting != "routed", "localRouting: %q is neither bridge nor routed", r.LocalRouting)
+	refuse(r.IPMasq || r.IPMasqBackend != "", "ipMasq: pods of this network keep their addresses; remove the key and let the node's pod subnet be routed "+
+		"(run routed, or give the router a static route to it); where pods must reach a network that cannot know that route, masquerade on its border")
+	refuse(r.PromiscMode && r.HairpinMode != nil && *r.HairpinMode, "hairpinMode: excludes promiscMode, as a frame would come back twice")
+	const noVLAN = "%s: VLANs on the bridge are not supported; give each VLAN a network with a bridge of its own"
+	refuse(r.VLAN != 0, noVLAN, "vlan")
+	refuse(len(r.VLANTrunk) > 0 && string(r.VLANTrunk) != "null" && string(r.VLANTrunk) != "[]", noVLAN, "vlanTrunk")
+	refuse(r.MACSpoofCheck, "macspoofchk: not supported")
+	return errs
+}
+
+func (r rawConfig) ipam(conf *config) (rawIPAM, error) {
+	var ipam rawIPAM
+	if len(r.IPAM) == 0 || string(r.IPAM) == "null" {
+		return ipam, nil
+	}
+	if err := json.Unmarshal(r.IPAM, &ipam); err != nil {
+		return ipam, fmt.Errorf("ipam: %w", err)
+	}
+	conf.NoAddress = ipam.Type == "" && ipam.Subnet == "" && len(ipam.Ranges) == 0 && r.Subnet == "" && len(r.Ranges) == 0 && ipam.Routes == nil && ipam.DataDir == ""
+	if ipam.Type != "" && ipam.Type != "host-local" && ipam.Type != "bridge-l3" {
+		return ipam, fmt.Errorf("ipam.type: %q: only host-local's block is understood; leave ipam out to use the node's pod subnets", ipam.Type)
+	}
+	return ipam, nil
+}
+
+// addresses collects the range sets from wherever they are written: runtimeConfig.ipRanges, subnet, ranges, ipam.
+func (conf *config) addresses(raw rawConfig, ipam rawIPAM, c *cni.Call) error {
+	var errs []error
+	add := func(place string, set []rawRange) {
+		s, err := parseSet(place, set)
+		errs = append(errs, err)
+		if err == nil && len(s) > 0 {
+			conf.Sets = append(conf.Sets, s)
+		}
+	}
+	var asked [][]rawRange
+	if _, err := c.Runtime("ipRanges", &asked); err != nil {
+		errs = append(errs, err)
+	}
+	if raw.Subnet != "" {
+		add("subnet", []rawRange{{Subnet: raw.Subnet}})
+	}
+	if ipam.Subnet != "" {
+		add("ipam", []rawRange{ipam.rawRange})
+	}
+	for _, group := range []struct {
+		place string
+		sets  [][]rawRange
+	}{{"runtimeConfig.ipRanges", asked}, {"ranges", raw.Ranges}, {"ipam.ranges", ipam.Ranges}} {
+		for i, set := range group.sets {
+			add(fmt.Sprintf("%s[%d]", group.place, i), set)
+		}
+	}
+	for i, a := range conf.Sets {
+		for _, b := range conf.Sets[:i] {
+			if overlap(a, b) {
+				errs = append(errs, fmt.Errorf("subnet: %s is given twice or overlaps %s", a[0].Subnet, b[0].Subnet))
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// families says which of the two the sets are of.
+func (conf config) families() (v4, v6 bool) {
+	for _, s := range conf.Sets {
+		v4, v6 = v4 || s[0].Subnet.Addr().Is4(), v6 || s[0].Subnet.Addr().Is6()
+	}
+	return v4, v6
+}
+
+func overlap(a, b pool.Set) bool {
+	for _, x := range a {
+		for _, y := range b {
+			if x.Subnet.Overlaps(y.Subnet) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func parseSet(place string, raw []rawRange) (pool.Set, error) {
+	var set pool.Set
+	var errs []error
+	for i, r := range raw {
+		at := place
+		if len(raw) > 1 || strings.HasSuffix(place, "]") {
+			at = fmt.Sprintf("%s[%d]", place, i)
+		}
+		subnet, err := netip.ParsePrefix(r.Subnet)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %s is not a prefix", at, r.Subnet))
+			continue
+		}
+		var addrs [3]netip.Addr
+		for j, text := range []string{r.RangeStart, r.RangeEnd, r.Gateway} {
+			if text == "" {
+				continue
+			}
+			if addrs[j], err = netip.ParseAddr(text); err != nil {
+				errs = append(errs, fmt.Errorf("%s: %q is not an address", at, text))
+			}
+		}
+		one, err := pool.NewRange(subnet, addrs[0], addrs[1], addrs[2])
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", at, err))
+			continue
+		}
+		if len(set) > 0 && set[0].Subnet.Addr().Is4() != subnet.Addr().Is4() {
+			errs = append(errs, fmt.Errorf("%s: %s is of another family than %s in the same set", at, subnet, set[0].Subnet))
+		}
+		set = append(set, one)
+	}
+	return set, errors.Join(errs...)
+}
+
+func routes(raw []cni.Route) ([]attach.Route, error) {
+	var out []attach.Route
+	var errs []error
+	for i, r := range raw {
+		if !r.Dst.IsValid() {
+			errs = append(errs, fmt.Errorf("ipam.routes[%d].dst: missing", i))
+			continue
+		}
+		out = append(out, attach.Route{Dst: r.Dst.Masked(), Via: r.GW, MTU: r.MTU, AdvMSS: r.AdvMSS, Priority: r.Priority, Table: r.Table, Scope: r.Scope})
+	}
+	return out, errors.Join(errs...)
+}
+
+// readResolvConf reads the file that host-local's resolvConf names (resolv.conf(5)).
+func readResolvConf(path string) (cni.DNS, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return cni.DNS{}, fmt.Errorf("ipam.resolvConf: %w", err)
+	}
+	var d cni.DNS
+	for line := range strings.Lines(string(text)) {
+		f := strings.Fields(line)
+		if len(f) < 2 {
+			continue
+		}
+		switch f[0] {
+		case "nameserver":
+			d.Nameservers = append(d.Nameservers, f[1])
+		case "domain":
+			d.Domain = f[1]
+		case "search":
+			d.Search = append(d.Search, f[1:]...)
+		case "options":
+			d.Options = append(d.Options, f[1:]...)
+		}
+	}
+	return d, nil
+}
+
+func orTrue(b *bool) bool { return b == nil || *b }

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"io/fs"
+
+	"github.com/l3edge/l3edge/pkg/core/attach"
+	"github.com/l3edge/l3edge/pkg/edge/cni"
+	"github.com/l3edge/l3edge/pkg/edge/lease"
+	"github.com/l3edge/l3edge/pkg/edge/rtnl"
+)
+
+// del removes one attachment. It needs neither namespace nor previous result, and nothing to be there.
+func del(c *cni.Call) error {
+	conf := locate(c)
+	host, err := rtnl.Dial()
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+	held, err := lease.At(conf.LeaseDir + "/" + c.Net.Name).Find(record(c).Owner)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return leaseError(err)
+	}
+	if held != nil {
+		defer held.Close()
+	}
+	if err := detach(c, conf, host); err != nil {
+		return err
+	}
+	if held == nil {
+		return nil
+	}
+	return held.Release(prevAddrs(c))
+}
+
+// detach removes the link. The address stays held until it is gone.
+func detach(c *cni.Call, conf config, host *rtnl.Conn) error {
+	port, err := host.Link(attach.PortName(c.ContainerID, c.IfName))
+	if err == nil {
+		return host.Remove(port.Index)
+	}
+	if !errors.Is(err, rtnl.ErrNoLink) {
+		return err
+	}
+	return detachForeign(c, conf, host)
+}
+
+// detachForeign removes the pod's interface when another plugin made it on the same bridge: a node that changed from the
+// reference plugin has such pods, and runtimes delete by the configuration of today.
+func detachForeign(c *cni.Call, conf config, host *rtnl.Conn) error {
+	ns, err := openPod(c.Netns)
+	if err != nil {
+		return nil //nolint:nilerr // no namespace, no interface
+	}
+	defer ns.Close() //nolint:errcheck // a handle
+	var eth0 rtnl.Link
+	err = ns.Here(func() error {
+		pod, err := rtnl.Dial()
+		if err != nil {
+			return err
+		}
+		defer pod.Close()
+		eth0, err = pod.Link(c.IfName)
+		return err
+	})
+	if errors.Is(err, rtnl.ErrNoLink) || err == nil && (eth0.Kind != "veth" || eth0.Peer == 0) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	port, err := host.LinkAt(eth0.Peer)
+	bridge, berr := host.Link(conf.Bridge)
+	if err != nil || berr != nil || port.Kind != "veth" || port.Master != bridge.Index || port.Peer != eth0.Index {
+		return nil //nolint:nilerr // not on our bridge: not ours
+	}
+	return host.Remove(port.Index)
+}

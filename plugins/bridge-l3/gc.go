@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"strings"
+
+	"github.com/l3edge/l3edge/pkg/core/attach"
+	"github.com/l3edge/l3edge/pkg/edge/cni"
+	"github.com/l3edge/l3edge/pkg/edge/lease"
+	"github.com/l3edge/l3edge/pkg/edge/rtnl"
+)
+
+// gc removes every attachment of this network that the runtime does not name: link and lease, whichever is left.
+func gc(c *cni.Call) error {
+	conf := locate(c)
+	host, err := rtnl.Dial()
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+	store := lease.At(conf.LeaseDir + "/" + c.Net.Name)
+	stale, err := store.Owners()
+	if err != nil {
+		return err
+	}
+	links, err := host.Links()
+	if err != nil {
+		return err
+	}
+	for _, l := range links {
+		if whose, ok := strings.CutPrefix(l.Alias, attach.AliasPrefix(c.Net.Name)); ok && l.Kind == "veth" {
+			if id, ifName, ok := strings.Cut(whose, " "); ok {
+				stale = append(stale, lease.Owner{ContainerID: id, IfName: ifName})
+			}
+		}
+	}
+	var errs []error
+	for _, o := range stale {
+		if slices.Contains(c.Net.Valid, cni.Attachment(o)) {
+			continue
+		}
+		if err := collect(store, host, o); err != nil {
+			errs = append(errs, fmt.Errorf("container %s, %s: %w", o.ContainerID, o.IfName, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func collect(store *lease.Store, host *rtnl.Conn, o lease.Owner) error {
+	l, err := store.Find(o)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return leaseError(err)
+	}
+	if l != nil {
+		defer l.Close()
+	}
+	port, err := host.Link(attach.PortName(o.ContainerID, o.IfName))
+	if err == nil {
+		err = host.Remove(port.Index)
+	}
+	if err != nil && !errors.Is(err, rtnl.ErrNoLink) {
+		return err
+	}
+	if l == nil {
+		return nil
+	}
+	return l.Release(nil)
+}

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command bridge-l3 is a CNI plugin that attaches pods to a bridge of a routed node: veth pair, address, default route, nothing masqueraded.
+package main
+
+import (
+	"runtime"
+	"runtime/debug"
+
+	"github.com/l3edge/l3edge/pkg/edge/cni"
+)
+
+func main() {
+	runtime.LockOSThread() // namespaces belong to threads, and this process does one thing at a time
+	debug.SetGCPercent(-1) // and ends before there is garbage worth collecting
+	cni.Main("bridge-l3", cni.Verbs{Add: add, Del: del, Check: check, GC: gc, Status: status})
+}

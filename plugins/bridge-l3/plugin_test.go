@@ -1,0 +1,479 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/l3edge/l3edge/pkg/edge/cni"
+	"github.com/l3edge/l3edge/pkg/edge/netns"
+	"github.com/l3edge/l3edge/pkg/edge/netns/nstest"
+)
+
+// TestMain makes the test binary be the plugin when a runtime calls it: the tests run the real process.
+func TestMain(m *testing.M) {
+	if os.Getenv("CNI_COMMAND") != "" {
+		main()
+		return
+	}
+	nstest.Main(m)
+}
+
+// lab is one node with a runtime's view of the plugin.
+type lab struct {
+	t       testing.TB
+	node    *netns.Handle
+	leases  string
+	version string
+	keys    string // of the configuration, besides what call adds
+	self    string // the plugin's binary
+}
+
+func newLab(t testing.TB, keys string) *lab {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &lab{t: t, node: nstest.New(t), leases: filepath.Join(t.TempDir(), "leases"), version: "1.1.0", keys: keys, self: self}
+}
+
+// pod is one container as the runtime knows it.
+type pod struct {
+	id     string
+	ns     *netns.Handle
+	result []byte // of its ADD
+	args   string // CNI_ARGS
+	extra  string // more keys of the configuration, such as runtimeConfig
+}
+
+func (l *lab) pod(id string) *pod { return &pod{id: id, ns: nstest.New(l.t)} }
+
+func (l *lab) config(p *pod) string {
+	keys := []string{`"cniVersion":"` + l.version + `","name":"net","type":"bridge-l3"`, fmt.Sprintf(`"ipam":{"dataDir":%q}`, l.leases)}
+	if strings.Contains(l.keys, `"ipam"`) {
+		keys = keys[:1]
+	}
+	if l.keys != "" {
+		keys = append(keys, l.keys)
+	}
+	if p.extra != "" {
+		keys = append(keys, p.extra)
+	}
+	if p.result != nil {
+		keys = append(keys, `"prevResult":`+string(p.result))
+	}
+	return "{" + strings.Join(keys, ",") + "}"
+}
+
+// call runs one verb as a runtime does.
+func (l *lab) call(command string, p *pod) (out []byte, err error) {
+	path := ""
+	if p.ns != nil {
+		path = p.ns.Path()
+	}
+	cmd := exec.Command(l.self)
+	cmd.Env = []string{"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + p.id, "CNI_NETNS=" + path, "CNI_IFNAME=eth0", "CNI_PATH=/opt/cni/bin", "CNI_ARGS=" + p.args}
+	cmd.Stdin = strings.NewReader(l.config(p))
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	err = l.node.Do(func() error { out, err = cmd.Output(); return err })
+	if err != nil {
+		var e struct {
+			Code int
+			Msg  string
+		}
+		if json.Unmarshal(out, &e) == nil && e.Msg != "" {
+			err = fmt.Errorf("code %d: %s", e.Code, e.Msg)
+		} else {
+			err = fmt.Errorf("%w: %s%s", err, out, stderr.Bytes())
+		}
+	}
+	return out, err
+}
+
+func (l *lab) add(p *pod) *cni.Result {
+	l.t.Helper()
+	out, err := l.call("ADD", p)
+	if err != nil {
+		l.t.Fatalf("ADD of %s: %v", p.id, err)
+	}
+	p.result = bytes.TrimSpace(out)
+	r, err := cni.ParseResult(p.result)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return r
+}
+
+func (l *lab) must(command string, p *pod) {
+	l.t.Helper()
+	if out, err := l.call(command, p); err != nil || len(out) > 0 {
+		l.t.Fatalf("%s of %s: %v: %s", command, p.id, err, out)
+	}
+}
+
+// refused expects an error with the code and the text.
+func (l *lab) refused(command string, p *pod, code int, text string) {
+	l.t.Helper()
+	_, err := l.call(command, p)
+	if want := fmt.Sprintf("code %d: ", code); err == nil || !strings.HasPrefix(err.Error(), want) || !strings.Contains(err.Error(), text) {
+		l.t.Errorf("%s of %s: %v; want %s…%s", command, p.id, err, want, text)
+	}
+}
+
+// left is what the node still has of pods: ports of the bridge and files of leases.
+func (l *lab) left() string {
+	l.t.Helper()
+	var out []string
+	for line := range strings.Lines(nstest.Run(l.t, l.node, "ip", "-o", "link", "show", "type", "veth")) {
+		if name := strings.Fields(line)[1]; !strings.HasPrefix(name, "ens") {
+			out = append(out, name)
+		}
+	}
+	err := filepath.WalkDir(l.leases, func(path string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() && !strings.HasPrefix(d.Name(), ".last.") {
+			out = append(out, d.Name())
+		}
+		if os.IsNotExist(err) {
+			return nil
+		}
+		return err
+	})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	return strings.Join(out, " ")
+}
+
+func addresses(r *cni.Result) (out string) {
+	for _, ip := range r.IPs {
+		out += " " + ip.Address.String()
+	}
+	return strings.TrimPrefix(out, " ")
+}
+
+const subnet4 = `"bridge":"docker0","subnet":"10.10.10.0/24"`
+
+func TestFirstPodMakesTheBridgeAndLastDelLeavesNothing(t *testing.T) {
+	l := newLab(t, subnet4)
+	router := nstest.New(t)
+	nstest.Veth(t, l.node, "ens18", "192.0.2.1/24", router, "sw", "192.0.2.2/24")
+	nstest.Sh(t, l.node, "ip link set ens18 mtu 1450; ip route add default via 192.0.2.2")
+	a, b := l.pod("pod-a"), l.pod("pod-b")
+	got := l.add(a)
+	if addresses(got) != "10.10.10.2/24" || got.IPs[0].Gateway.String() != "10.10.10.1" {
+		t.Errorf("first pod: %+v", got)
+	}
+	wantIfs := []cni.Interface{
+		{Name: "docker0", MAC: "0a:58:0a:0a:0a:01", MTU: 1450},
+		{Name: got.Interfaces[1].Name, MAC: got.Interfaces[1].MAC, MTU: 1450},
+		{Name: "eth0", MAC: "0a:58:0a:0a:0a:02", MTU: 1450, Sandbox: a.ns.Path()},
+	}
+	if diff := cmp.Diff(wantIfs, got.Interfaces); diff != "" {
+		t.Errorf("interfaces (-want +got):\n%s", diff)
+	}
+	if second := l.add(b); addresses(second) != "10.10.10.3/24" {
+		t.Errorf("second pod: %s", addresses(second))
+	}
+	if out := nstest.Sh(t, l.node, "cat /proc/sys/net/ipv4/ip_forward; ip -br addr show docker0; bridge -d link show"); !strings.HasPrefix(out, "1\n") ||
+		!strings.Contains(out, "10.10.10.1/24") || strings.Count(out, "hairpin on") != 2 {
+		t.Errorf("node:\n%s", out)
+	}
+	if out := nstest.Sh(t, a.ns, "ip route; ip -br link show eth0"); !strings.Contains(out, "default via 10.10.10.1 dev eth0") {
+		t.Errorf("pod:\n%s", out)
+	}
+	l.must("CHECK", a)
+	if n := reach(t, a.ns, b.ns, "10.10.10.3"); n != "10.10.10.2" {
+		t.Errorf("pod-b sees its peer as %s", n)
+	}
+	reach(t, a.ns, l.node, "10.10.10.1")
+	l.must("DEL", a)
+	a.ns = nil // the runtime has removed the namespace, and stops once more, without a result
+	a.result = nil
+	l.must("DEL", a)
+	l.must("DEL", a)
+	l.must("DEL", b)
+	if out := nstest.Run(t, b.ns, "ip", "-br", "link"); strings.Contains(out, "eth0") {
+		t.Errorf("pod-b after DEL:\n%s", out)
+	}
+	if left := l.left(); left != "" {
+		t.Errorf("left behind: %s", left)
+	}
+}
+
+// reach connects from one namespace to a server in another and says which address the server saw.
+func reach(t testing.TB, from, to *netns.Handle, addr string) string {
+	t.Helper()
+	var lis net.Listener
+	nstest.Do(t, to, func() (err error) { lis, err = net.Listen("tcp", net.JoinHostPort(addr, "0")); return err })
+	defer lis.Close() //nolint:errcheck // a test
+	nstest.Do(t, from, func() error {
+		c, err := (&net.Dialer{Timeout: 5 * time.Second, FallbackDelay: -1}).Dial("tcp", lis.Addr().String())
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	})
+	c, err := lis.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close() //nolint:errcheck // a test
+	return netip.MustParseAddrPort(c.RemoteAddr().String()).Addr().String()
+}
+
+// TestServiceBetweenTwoPodsOfOneBridge: DNAT of a VIP to a pod beside the client. The answer comes back over the bridge
+// and must cross conntrack there, or the client gets it from an address that it never called.
+func TestServiceBetweenTwoPodsOfOneBridge(t *testing.T) {
+	for _, mode := range []string{"bridge", "routed"} {
+		t.Run(mode, func(t *testing.T) {
+			l := newLab(t, subnet4+`,"localRouting":"`+mode+`"`)
+			a, b := l.pod("a"), l.pod("b")
+			nstest.Sh(t, l.node, "test ! -e /proc/sys/net/bridge || echo 0 >/proc/sys/net/bridge/bridge-nf-call-iptables")
+			l.add(a)
+			l.add(b)
+			l.must("CHECK", a)
+			nstest.Sh(t, l.node, `nft -f - <<'N'
+table ip t {
+	chain pre { type nat hook prerouting priority dstnat; ip daddr 10.100.87.105 tcp dport 80 dnat to 10.10.10.3:8080; ip daddr 10.100.87.106 tcp dport 80 dnat to 10.10.10.2:8080; }
+	chain post { type nat hook postrouting priority srcnat; ip saddr 10.10.10.2 ip daddr 10.10.10.2 masquerade; }
+}
+N`)
+			for vip, server := range map[string]*pod{"10.100.87.105:80": b, "10.100.87.106:80": a} { // the neighbour; itself
+				var lis net.Listener
+				nstest.Do(t, server.ns, func() (err error) { lis, err = net.Listen("tcp", ":8080"); return err })
+				defer lis.Close() //nolint:errcheck // a test
+				nstest.Do(t, a.ns, func() error {
+					c, err := net.DialTimeout("tcp", vip, 5*time.Second)
+					if err != nil {
+						return fmt.Errorf("%s: %w", vip, err)
+					}
+					return c.Close()
+				})
+			}
+		})
+	}
+}
+
+func TestManyFirstAddsAtOnce(t *testing.T) {
+	l := newLab(t, subnet4)
+	const n = 24
+	pods := make([]*pod, n)
+	for i := range pods {
+		pods[i] = l.pod(fmt.Sprint("pod-", i))
+	}
+	var wg sync.WaitGroup
+	for _, p := range pods {
+		wg.Go(func() {
+			out, err := l.call("ADD", p)
+			if err != nil {
+				t.Errorf("ADD of %s: %v", p.id, err)
+			}
+			p.result = bytes.TrimSpace(out)
+		})
+	}
+	wg.Wait()
+	if t.Failed() {
+		return
+	}
+	seen := map[string]string{}
+	for _, p := range pods {
+		r, err := cni.ParseResult(p.result)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if other, ok := seen[addresses(r)]; ok {
+			t.Errorf("%s and %s share %s", p.id, other, addresses(r))
+		}
+		seen[addresses(r)] = p.id
+		l.must("CHECK", p)
+	}
+	for _, p := range pods {
+		wg.Go(func() {
+			if _, err := l.call("DEL", p); err != nil {
+				t.Errorf("DEL of %s: %v", p.id, err)
+			}
+		})
+	}
+	wg.Wait()
+	if left := l.left(); left != "" {
+		t.Errorf("left behind: %s", left)
+	}
+}
+
+func TestAddIsWholeOrNothing(t *testing.T) {
+	l := newLab(t, `"subnet":"10.0.0.0/30"`) // one pod
+	a, b := l.pod("a"), l.pod("b")
+	l.add(a)
+	l.refused("ADD", a, 102, "attached by eth0 already")
+	l.must("CHECK", a)
+	l.refused("ADD", b, 101, "1 addresses in use")
+	if out := nstest.Run(t, b.ns, "ip", "-br", "link"); strings.Contains(out, "eth0") {
+		t.Errorf("a refused ADD left an interface:\n%s", out)
+	}
+	l.must("DEL", b)
+	l.must("DEL", a)
+	l.add(b)
+	nstest.Run(t, a.ns, "ip", "link", "add", "eth0", "type", "bridge")
+	l.must("DEL", b)
+	l.refused("ADD", a, 102, "has an interface eth0 already")
+	if left := l.left(); left != "" {
+		t.Errorf("left behind: %s", left)
+	}
+}
+
+func TestCheckNamesWhatIsWrong(t *testing.T) {
+	l := newLab(t, subnet4)
+	p := l.pod("a")
+	port := l.add(p).Interfaces[1].Name
+	rows := []struct {
+		name     string
+		where    *netns.Handle
+		break_   string
+		mend     string
+		expected string
+	}{
+		{"the default route", p.ns, "ip route del default", "ip route add default via 10.10.10.1", "route 0.0.0.0/0 via 10.10.10.1 is missing"},
+		{"the address", p.ns, "ip addr add 10.10.10.9/24 dev eth0; ip addr del 10.10.10.2/24 dev eth0", "ip addr flush dev eth0; ip addr add 10.10.10.2/24 dev eth0; ip route add default via 10.10.10.1", "address 10.10.10.2/24 is missing"},
+		{"the MAC", p.ns, "ip link set eth0 address 02:00:00:00:00:01", "ip link set eth0 address 0a:58:0a:0a:0a:02", "MAC is 02:00:00:00:00:01"},
+		{"the MTU", p.ns, "ip link set eth0 mtu 1300", "ip link set eth0 mtu 1500", "MTU is 1300, want 1500"},
+		{"the link", p.ns, "ip link set eth0 down", "ip link set eth0 up; ip route add default via 10.10.10.1", "down is true"},
+		{"hairpin", l.node, "bridge link set dev " + port + " hairpin off", "bridge link set dev " + port + " hairpin on", "hairpin is false"},
+		{"membership of the bridge", l.node, "ip link set " + port + " nomaster", "ip link set " + port + " master docker0; bridge link set dev " + port + " hairpin on", `is a port of ""`},
+		{"the gateway", l.node, "ip addr flush dev docker0", "ip addr add 10.10.10.1/24 dev docker0", "address 10.10.10.1/24 is missing"},
+		{"forwarding", l.node, "echo 0 >/proc/sys/net/ipv4/ip_forward", "echo 1 >/proc/sys/net/ipv4/ip_forward", "net/ipv4/ip_forward is 0"},
+		{"the lease", l.node, "mv " + l.leases + "/net/10.10.10.2 " + l.leases + "/x", "mv " + l.leases + "/x " + l.leases + "/net/10.10.10.2", "10.10.10.2 is not held"},
+		{"the bridge", l.node, "ip link set docker0 down", "ip link set docker0 up", "bridge docker0: is gone"},
+	}
+	l.must("CHECK", p)
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			nstest.Sh(t, row.where, row.break_)
+			l.refused("CHECK", p, 100, row.expected)
+			nstest.Sh(t, row.where, row.mend)
+			l.must("CHECK", p)
+		})
+	}
+}
+
+func TestGarbageGoesAndTheRestStays(t *testing.T) {
+	l := newLab(t, subnet4)
+	a, b, c := l.pod("a"), l.pod("b"), l.pod("c")
+	for _, p := range []*pod{a, b, c} {
+		l.add(p)
+	}
+	// b's lease is lost, c's link is: GC finds both by what is left.
+	nstest.Sh(t, l.node, "rm "+l.leases+"/net/by-owner/b@eth0 "+l.leases+"/net/10.10.10.3")
+	nstest.Run(t, c.ns, "ip", "link", "del", "eth0")
+	keep := &pod{id: "ignored", extra: `"cni.dev/valid-attachments":[{"containerID":"a","ifname":"eth0"}]`}
+	l.must("GC", keep)
+	l.must("CHECK", a)
+	if out := nstest.Run(t, b.ns, "ip", "-br", "link"); strings.Contains(out, "eth0") {
+		t.Errorf("b survived:\n%s", out)
+	}
+	l.must("GC", &pod{id: "ignored"})
+	if left := l.left(); left != "" {
+		t.Errorf("left behind: %s", left)
+	}
+}
+
+func TestStatus(t *testing.T) {
+	l := newLab(t, `"bridge":"docker0","subnet":"10.0.0.0/30"`)
+	p := l.pod("a")
+	l.must("STATUS", p)
+	l.add(p)
+	l.refused("STATUS", p, 50, "full: 1 of 1")
+	l.keys = `"bridge":"docker0","subnet":"10.0.0.0/29"`
+	l.must("STATUS", p)
+	nstest.Sh(t, l.node, "echo 0 >/proc/sys/net/ipv4/ip_forward")
+	l.refused("STATUS", p, 51, "ip_forward is 0")
+	l.keys = `"nodeFile":"/nowhere/node.json"`
+	l.refused("STATUS", p, 50, "/nowhere/node.json is not there")
+}
+
+func TestSubnetFromTheNodeFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "node.json")
+	l := newLab(t, fmt.Sprintf(`"nodeFile":%q`, file))
+	p := l.pod("a")
+	l.refused("ADD", p, 50, "is routed running?")
+	if err := os.WriteFile(file, []byte(`{"node":"kubminion1","podSubnets":["10.10.10.0/24","fd00:10::/64"]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got := addresses(l.add(p)); got != "10.10.10.2/24 fd00:10::2/64" {
+		t.Errorf("addresses %s", got)
+	}
+	l.must("CHECK", p)
+	reach(t, p.ns, l.node, "fd00:10::1")
+	if out := nstest.Run(t, l.node, "ip", "-br", "addr", "show", "cni0"); !strings.Contains(out, "fd00:10::1/64") {
+		t.Errorf("bridge:\n%s", out)
+	}
+	l.must("DEL", p)
+	if left := l.left(); left != "" {
+		t.Errorf("left behind: %s", left)
+	}
+}
+
+func TestAskedForAddressesAndMAC(t *testing.T) {
+	rows := []struct {
+		name        string
+		args, extra string
+		addr, mac   string
+	}{
+		{"by capability", "", `"runtimeConfig":{"ips":["10.10.10.77/24"],"mac":"02:00:00:00:00:77"}`, "10.10.10.77/24", "02:00:00:00:00:77"},
+		{"by args.cni", "", `"args":{"cni":{"ips":["10.10.10.78"],"mac":"02:00:00:00:00:78"}}`, "10.10.10.78/24", "02:00:00:00:00:78"},
+		{"by CNI_ARGS, as podman does", "IgnoreUnknown=1;IP=10.10.10.79;MAC=02:00:00:00:00:79", "", "10.10.10.79/24", "02:00:00:00:00:79"},
+		{"MAC from the first place that has one", "MAC=02:00:00:00:00:03", `"runtimeConfig":{"mac":"02:00:00:00:00:01"},"args":{"cni":{"mac":"02:00:00:00:00:02"}}`, "10.10.10.2/24", "02:00:00:00:00:01"},
+		{"nothing", "", "", "10.10.10.3/24", "0a:58:0a:0a:0a:03"},
+	}
+	l := newLab(t, subnet4)
+	for i, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			p := l.pod(fmt.Sprint("p", i))
+			p.args, p.extra = row.args, row.extra
+			r := l.add(p)
+			if addresses(r) != row.addr || r.Interfaces[2].MAC != row.mac {
+				t.Errorf("got %s, %s", addresses(r), r.Interfaces[2].MAC)
+			}
+			l.must("CHECK", p)
+		})
+	}
+	for ip, want := range map[string]string{
+		"10.10.10.77": "code 102: claim addresses: 10.10.10.77 is held by container p0, eth0", "10.10.10.1": "code 7: claim addresses: asked-for address 10.10.10.1 cannot be given",
+		"10.10.10.255": "code 7: claim addresses: asked-for address 10.10.10.255 cannot be given", "10.9.9.9": "code 7: claim addresses: asked-for address 10.9.9.9 is in no range", "ten": `code 7: CNI_ARGS IP: "ten" is not an address`,
+	} {
+		p := l.pod("refused")
+		p.args = "IP=" + ip
+		if _, err := l.call("ADD", p); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("IP=%s: %v, want %s", ip, err, want)
+		}
+	}
+}
+
+func TestAddGoesOnWhereAKilledOneStopped(t *testing.T) {
+	l := newLab(t, subnet4)
+	p := l.pod("a")
+	port := l.add(p).Interfaces[1].Name
+	nstest.Run(t, l.node, "ip", "link", "set", port, "down") // as it was before the last step
+	r := l.add(p)
+	if addresses(r) != "10.10.10.2/24" {
+		t.Errorf("the second ADD gave %s", addresses(r))
+	}
+	l.must("CHECK", p)
+	nstest.Sh(t, l.node, "rm -r "+l.leases) // the lease is lost and the link stayed
+	l.add(p)
+	l.must("CHECK", p)
+}

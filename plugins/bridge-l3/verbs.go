@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+
+	"github.com/l3edge/l3edge/pkg/core/attach"
+	"github.com/l3edge/l3edge/pkg/edge/cni"
+	"github.com/l3edge/l3edge/pkg/edge/lease"
+	"github.com/l3edge/l3edge/pkg/edge/netns"
+	"github.com/l3edge/l3edge/pkg/edge/rtnl"
+	"github.com/l3edge/l3edge/pkg/engine/once"
+)
+
+// add makes one attachment: all of it, or on an error none of it.
+func add(c *cni.Call) (*cni.Result, error) {
+	conf, err := parse(c)
+	if err != nil {
+		return nil, err
+	}
+	ask, err := requested(c)
+	if err != nil {
+		return nil, err
+	}
+	if err := conf.complete(); err != nil {
+		return nil, err
+	}
+	ns, err := openPod(c.Netns)
+	if err != nil {
+		return nil, err
+	}
+	defer ns.Close() //nolint:errcheck // the process ends
+	host, err := rtnl.Dial()
+	if err != nil {
+		return nil, err
+	}
+	defer host.Close()
+	held, err := lease.At(conf.LeaseDir + "/" + c.Net.Name).Begin(record(c))
+	if err != nil {
+		return nil, leaseError(err)
+	}
+	defer held.Close()
+	job := &job{call: c, conf: conf, ask: ask, ns: ns, host: host, lease: held}
+	if err := job.clearInterrupted(); err != nil {
+		return nil, err
+	}
+	if err := once.Run(job.steps()); err != nil {
+		return nil, err
+	}
+	return job.result()
+}
+
+// job is one ADD under way: what has been found out and made so far.
+type job struct {
+	call   *cni.Call
+	conf   config
+	ask    ask
+	ns     *netns.Handle
+	host   *rtnl.Conn
+	lease  *lease.Lease
+	addrs  []attach.Addr
+	bridge rtnl.Link
+	want   attach.Attachment
+}
+
+// steps is the plan of an ADD. The pod's end comes up before the node's end does, so that nothing the pod's kernel says
+// on coming up is flooded to every port inside this ADD. Starting the port comes last: a port that is up means that the
+// attachment is whole, and any other that an ADD was interrupted.
+func (j *job) steps() []once.Step {
+	return []once.Step{
+		{Name: "claim addresses", Do: j.claim, Undo: func() error { return j.lease.Release(j.held()) }},
+		{Name: "prepare bridge", Do: j.prepareBridge},
+		{Name: "make link", Do: j.makeLink, Undo: j.removeLink},
+		{Name: "configure pod", Do: j.configurePod},
+		{Name: "start port", Do: func() error { return j.host.StartPort(j.want.Port) }},
+	}
+}
+
+// clearInterrupted removes the link that an ADD that did not finish has left, and refuses when one did finish.
+func (j *job) clearInterrupted() error {
+	if j.lease.Fresh {
+		return nil
+	}
+	port, err := j.host.Link(attach.PortName(j.call.ContainerID, j.call.IfName))
+	if errors.Is(err, rtnl.ErrNoLink) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if port.Up {
+		return cni.Errorf(cni.CodeConflict, "container %s is attached by %s already; DEL first", j.call.ContainerID, j.call.IfName)
+	}
+	return j.host.Remove(port.Index)
+}
+
+// prepareBridge decides the attachment, now that the bridge's MTU can be known, and makes the bridge and the node fit.
+func (j *job) prepareBridge() error {
+	var err error
+	if j.bridge, err = j.host.Link(j.conf.Bridge); err != nil && !errors.Is(err, rtnl.ErrNoLink) {
+		return err
+	}
+	mtu, err := j.mtu()
+	if err != nil {
+		return err
+	}
+	j.want = attach.Decide(j.conf.spec(j.call, mtu, j.addrs, j.ask.mac))
+	j.bridge, err = ensureBridge(j.host, j.bridge, j.want, j.conf)
+	return err
+}
+
+// mtu is the configured one, else the bridge's, else that of the way out.
+func (j *job) mtu() (int, error) {
+	if j.conf.MTU != 0 {
+		return j.conf.MTU, nil
+	}
+	if j.bridge.Index != 0 {
+		return j.bridge.MTU, nil
+	}
+	up, err := j.host.Uplink()
+	if errors.Is(err, rtnl.ErrNoLink) {
+		return 1500, nil // Ethernet's own (RFC 894)
+	}
+	return up.MTU, err
+}
+
+func (j *job) makeLink() error {
+	err := j.host.MakeVeth(j.want.Port, j.bridge.Index, j.want.Pod, j.ns.Fd())
+	if !errors.Is(err, rtnl.ErrExists) {
+		return err
+	}
+	// The lease is fresh, so a port of this name is what is left of an attachment whose lease is gone.
+	port, lerr := j.host.Link(j.want.Port.Name)
+	if errors.Is(lerr, rtnl.ErrNoLink) {
+		return cni.Errorf(cni.CodeConflict, "the container has an interface %s already", j.call.IfName)
+	}
+	if lerr != nil {
+		return lerr
+	}
+	if err := j.host.Remove(port.Index); err != nil {
+		return err
+	}
+	return j.host.MakeVeth(j.want.Port, j.bridge.Index, j.want.Pod, j.ns.Fd())
+}
+
+func (j *job) removeLink() error {
+	port, err := j.host.Link(j.want.Port.Name)
+	if errors.Is(err, rtnl.ErrNoLink) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return j.host.Remove(port.Index)
+}
+
+func (j *job) configurePod() error {
+	return j.ns.Here(func() error {
+		pod, err := rtnl.Dial()
+		if err != nil {
+			return err
+		}
+		defer pod.Close()
+		eth0, err := pod.Link(j.want.Pod.Name)
+		if err != nil {
+			return err
+		}
+		if err := apply(j.want.Pod.Settings); err != nil {
+			return err
+		}
+		for _, p := range j.want.Pod.Addrs {
+			if err := pod.AddAddr(eth0.Index, p, j.conf.DAD); err != nil {
+				return err
+			}
+		}
+		if j.want.Pod.Down {
+			return nil
+		}
+		if err := pod.Up(eth0.Index, false); err != nil {
+			return err
+		}
+		for _, r := range j.want.Pod.Routes {
+			if err := pod.AddRoute(eth0.Index, r); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (j *job) result() (*cni.Result, error) {
+	w, podIndex := j.want, 2
+	r := &cni.Result{
+		Interfaces: []cni.Interface{
+			{Name: w.Bridge.Name, MAC: j.bridge.MAC.String(), MTU: j.bridge.MTU},
+			{Name: w.Port.Name, MAC: w.Port.MAC.String(), MTU: w.Port.MTU},
+			{Name: w.Pod.Name, MAC: w.Pod.MAC.String(), MTU: w.Pod.MTU, Sandbox: j.call.Netns},
+		},
+		DNS: j.conf.DNS,
+	}
+	for i, a := range j.addrs {
+		r.IPs = append(r.IPs, cni.IP{Address: w.Pod.Addrs[i], Gateway: a.Gateway, Interface: &podIndex})
+	}
+	for _, route := range w.Pod.Routes {
+		r.Routes = append(r.Routes, cni.Route{Dst: route.Dst, GW: route.Via, MTU: route.MTU, AdvMSS: route.AdvMSS,
+			Priority: route.Priority, Table: route.Table, Scope: route.Scope})
+	}
+	if r.DNS.IsZero() && j.conf.ResolvConf != "" {
+		var err error
+		if r.DNS, err = readResolvConf(j.conf.ResolvConf); err != nil {
+			return nil, errors.Join(err, j.removeLink(), j.lease.Release(j.held()))
+		}
+	}
+	return r, nil
+}

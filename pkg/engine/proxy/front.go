@@ -9,22 +9,25 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/l3edge/l3edge/pkg/core/portal"
 	"github.com/l3edge/l3edge/pkg/core/service"
+	"github.com/l3edge/l3edge/pkg/core/tuning"
 )
 
 // front is the proxy's side of one portal: a port, a socket on it, and the endpoints behind. Its socket is open to all
 // while there are endpoints; otherwise it is held on loopback, so that the port stays ours and clients of the portal are
 // refused by the kernel, as they should be.
 type front struct {
-	p      *Proxy
-	key    portal.Key
-	target atomic.Pointer[target]
-	count  counters
+	p       *Proxy
+	key     portal.Key
+	target  atomic.Pointer[target]
+	count   counters
+	failing atomic.Bool // the last connection found no endpoint
 
 	// Guarded by Proxy.mu.
 	port   uint16
@@ -35,33 +38,48 @@ type front struct {
 
 // target is what stands behind a portal at one moment. It is immutable: Apply swaps it whole.
 type target struct {
-	service  service.PortName
+	portal   portal.Portal
+	tuning   tuning.Settings
 	backends []*backend
 	picker   picker
 }
 
-// backend is one endpoint of one portal with what the proxy knows of it. It lives as long as the endpoint is listed.
-type backend struct {
-	addr   netip.AddrPort
-	active atomic.Int64 // connections open now
-}
-
 // retarget makes new connections go to the endpoints of want, and keeps what is known of those that stay.
-func (f *front) retarget(want portal.Portal) {
-	next := &target{service: want.Service, picker: new(roundRobin)}
+func (f *front) retarget(want portal.Portal, tune tuning.Settings) {
+	old := f.target.Load()
+	if old != nil && old.tuning == tune && old.portal.Service == want.Service && old.portal.Affinity == want.Affinity &&
+		slices.Equal(old.portal.Endpoints, want.Endpoints) {
+		return
+	}
+	next := &target{portal: want, tuning: tune}
 	known := map[netip.AddrPort]*backend{}
-	if old := f.target.Load(); old != nil {
-		next.picker = old.picker
+	var since time.Time // the first endpoints of a portal have no one to leave the work to while they warm up
+	if old != nil {
+		since = time.Now()
 		for _, b := range old.backends {
 			known[b.addr] = b
 		}
+		if old.tuning.Balance == tune.Balance && old.tuning.SlowStart == tune.SlowStart && old.portal.Affinity == want.Affinity {
+			next.picker = old.picker
+		}
+	}
+	if next.picker == nil {
+		next.picker = newPicker(tune, want.Affinity)
 	}
 	for _, addr := range want.Endpoints {
 		b, ok := known[addr]
+		delete(known, addr)
+		if ok && check(old.tuning) != check(tune) {
+			b.retire()
+			ok = false
+		}
 		if !ok {
-			b = &backend{addr: addr}
+			b = f.newBackend(addr, since, tune)
 		}
 		next.backends = append(next.backends, b)
+	}
+	for _, gone := range known {
+		gone.retire()
 	}
 	f.target.Store(next)
 	if f.udp != nil {
@@ -132,31 +150,46 @@ func (f *front) stop() {
 	f.socket, f.udp = nil, nil
 }
 
+// close is stop for good: nobody asks the endpoints how they are any more.
+func (f *front) close() {
+	f.stop()
+	for _, b := range f.target.Load().backends {
+		b.retire()
+	}
+}
+
 // connect opens a connection to an endpoint, trying another one each time until the timeouts are used up.
-// The caller releases the backend with done.
-func (f *front) connect(client netip.Addr) (*net.TCPConn, *backend, error) {
+// The caller counts the backend as less active when it is done.
+func (f *front) connect(t *target, client netip.Addr) (*net.TCPConn, *backend, error) {
 	var tried []*backend
 	var errs []error
-	for attempt, timeout := range f.p.o.DialTimeouts {
-		b := f.target.Load().choose(client, tried)
-		if b == nil {
-			return nil, nil, errors.Join(append(errs, errNoEndpoints)...)
+	for attempt, timeout := range t.tuning.Dial {
+		if timeout == 0 || f.p.ctx.Err() != nil {
+			break
 		}
 		if attempt > 0 {
 			f.count.retries.Add(1)
+			t = f.target.Load() // the endpoint that failed may be gone by now
+		}
+		b := t.choose(client, tried)
+		if b == nil {
+			errs = append(errs, errNoEndpoints)
+			break
 		}
 		b.active.Add(1)
 		conn, err := dial(f.p.ctx, b.addr, timeout)
 		if err == nil {
+			b.worked()
 			return conn, b, nil
 		}
 		b.active.Add(-1)
-		tried, errs = append(tried, b), append(errs, err)
-		if f.p.ctx.Err() != nil {
-			break
+		if b.refused(t.tuning) {
+			f.count.ejected.Add(1)
+			f.p.o.Log.Warn("endpoint rests", "service", t.portal.Service.String(), "endpoint", b.addr.String(), "error", err)
 		}
+		tried, errs = append(tried, b), append(errs, err)
 	}
-	return nil, nil, fmt.Errorf("no endpoint took the connection in %d attempts: %w", len(errs), errors.Join(errs...))
+	return nil, nil, fmt.Errorf("no endpoint took the connection in %d attempts: %w", len(tried), errors.Join(errs...))
 }
 
 var errNoEndpoints = errors.New("no endpoints")
@@ -166,19 +199,6 @@ func loopback(like netip.Addr) netip.Addr {
 		return netip.IPv6Loopback()
 	}
 	return netip.AddrFrom4([4]byte{127, 0, 0, 1})
-}
-
-// choose asks the picker for an endpoint that has not been tried; when all have been, the round begins again.
-// It returns nil when there are no endpoints.
-func (t *target) choose(client netip.Addr, tried []*backend) *backend {
-	from := t.backends
-	if len(tried) > 0 {
-		from = without(t.backends, tried[len(tried)-len(tried)%max(len(t.backends), 1):])
-	}
-	if len(from) == 0 {
-		return nil
-	}
-	return t.picker.pick(client, from)
 }
 
 func dial(ctx context.Context, to netip.AddrPort, timeout time.Duration) (*net.TCPConn, error) {

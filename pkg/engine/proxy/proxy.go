@@ -17,10 +17,12 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/l3edge/l3edge/pkg/core/portal"
 	"github.com/l3edge/l3edge/pkg/core/service"
+	"github.com/l3edge/l3edge/pkg/core/tuning"
 )
 
 // Options tune a Proxy. The zero value works.
@@ -31,11 +33,7 @@ type Options struct {
 	// else has taken meanwhile is replaced by another.
 	Ports map[portal.Key]uint16
 
-	// DialTimeouts are the times allowed for each attempt to connect to an endpoint; every attempt goes to another one
-	// while there are any. Default: 250 ms, 500 ms, 1 s and 2 s, as kube-proxy had them in 2015.
-	DialTimeouts []time.Duration
-
-	UDPIdle     time.Duration // how long a client's UDP session lives without packets; default 10 s
+	MaxConns    int           // most TCP connections of all portals together; default 0: no limit
 	UDPSessions int           // most UDP sessions of one portal; default 4096
 	Drain       time.Duration // how long connections may go on after the end of Run's context; default 0: not at all
 }
@@ -43,12 +41,6 @@ type Options struct {
 func (o *Options) fill() {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
-	}
-	if len(o.DialTimeouts) == 0 {
-		o.DialTimeouts = []time.Duration{250 * time.Millisecond, 500 * time.Millisecond, time.Second, 2 * time.Second}
-	}
-	if o.UDPIdle <= 0 {
-		o.UDPIdle = 10 * time.Second
 	}
 	if o.UDPSessions <= 0 {
 		o.UDPSessions = 4096
@@ -62,6 +54,7 @@ type Proxy struct {
 	ctx  context.Context // ends when connections must end
 	kill context.CancelFunc
 	live sync.WaitGroup // every goroutine of the proxy
+	open atomic.Int64   // TCP connections
 
 	mu     sync.Mutex // guards the rest; never held while a connection is served
 	fronts map[portal.Key]*front
@@ -83,8 +76,9 @@ func Supports(p service.Protocol) bool { return p == service.TCP || p == service
 
 // Apply makes the proxy serve exactly the portals of t, and returns the proxy port of each. New connections see the new
 // endpoints when it returns; connections under way are left alone, except UDP sessions of endpoints that are gone.
-// On error the other portals are served all the same, and the returned ports are those that have one.
-func (p *Proxy) Apply(t portal.Table) (map[portal.Key]uint16, error) {
+// tune holds what services want that is not the default. On error the other portals are served all the same, and the
+// returned ports are those that have one.
+func (p *Proxy) Apply(t portal.Table, tune map[service.Name]tuning.Settings) (map[portal.Key]uint16, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
@@ -92,7 +86,7 @@ func (p *Proxy) Apply(t portal.Table) (map[portal.Key]uint16, error) {
 	}
 	for key, f := range p.fronts {
 		if _, ok := t.Portals[key]; !ok {
-			f.stop()
+			f.close()
 			delete(p.fronts, key)
 			delete(p.ports, key)
 		}
@@ -101,7 +95,11 @@ func (p *Proxy) Apply(t portal.Table) (map[portal.Key]uint16, error) {
 	var errs []error
 	ports := make(map[portal.Key]uint16, len(t.Portals))
 	for _, key := range slices.SortedFunc(maps.Keys(t.Portals), portal.Key.Compare) {
-		if err := p.serve(key, t.Portals[key]); err != nil {
+		settings, ok := tune[t.Portals[key].Service.Name]
+		if !ok {
+			settings = tuning.Default()
+		}
+		if err := p.serve(key, t.Portals[key], settings); err != nil {
 			errs = append(errs, fmt.Errorf("open portal %s for %s: %w", key, t.Portals[key].Service, err))
 			continue
 		}
@@ -111,7 +109,7 @@ func (p *Proxy) Apply(t portal.Table) (map[portal.Key]uint16, error) {
 }
 
 // serve brings one front to what its portal wants.
-func (p *Proxy) serve(key portal.Key, want portal.Portal) error {
+func (p *Proxy) serve(key portal.Key, want portal.Portal, tune tuning.Settings) error {
 	if !Supports(key.Protocol) {
 		return fmt.Errorf("the userspace proxy cannot carry %s", key.Protocol)
 	}
@@ -119,10 +117,10 @@ func (p *Proxy) serve(key portal.Key, want portal.Portal) error {
 	if !ok {
 		f = &front{p: p, key: key}
 	}
-	f.retarget(want)
+	f.retarget(want, tune)
 	port, err := f.listen(p.ports[key], len(want.Endpoints) > 0)
 	if err != nil {
-		f.stop()
+		f.close()
 		delete(p.fronts, key)
 		return err
 	}
@@ -137,7 +135,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	p.mu.Lock()
 	p.closed = true
 	for _, f := range p.fronts {
-		f.stop()
+		f.close()
 	}
 	p.mu.Unlock()
 	gone := make(chan struct{})
@@ -158,7 +156,7 @@ func (p *Proxy) Stats() map[portal.Key]Stats {
 	defer p.mu.Unlock()
 	out := make(map[portal.Key]Stats, len(p.fronts))
 	for key, f := range p.fronts {
-		out[key] = f.count.stats()
+		out[key] = f.stats()
 	}
 	return out
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"runtime"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/l3edge/l3edge/pkg/core/portal"
 	"github.com/l3edge/l3edge/pkg/core/service"
+	"github.com/l3edge/l3edge/pkg/core/tuning"
 )
 
 var web = portal.Key{Addr: netip.MustParseAddr("10.100.87.105"), Protocol: service.TCP, Port: 80}
@@ -68,7 +70,15 @@ func total(p *Proxy) (sum Stats) {
 // apply gives the proxy a table and returns where its only portal listens.
 func apply(t *testing.T, p *Proxy, tab portal.Table) string {
 	t.Helper()
-	ports, err := p.Apply(tab)
+	return applyTuned(t, p, tab, func(*tuning.Settings) {})
+}
+
+// applyTuned is apply with settings that differ from the default.
+func applyTuned(t *testing.T, p *Proxy, tab portal.Table, change func(*tuning.Settings)) string {
+	t.Helper()
+	s := tuning.Default()
+	change(&s)
+	ports, err := p.Apply(tab, map[service.Name]tuning.Settings{{Namespace: "default", Name: "webfrontend"}: s})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +201,7 @@ func exchange(t *testing.T, c net.Conn, msg string) {
 func TestRetriesOnTheNextEndpoint(t *testing.T) {
 	dead, alive := nobody(t), says(t, "alive")
 	p, _ := start(t, Options{})
-	at := apply(t, p, table(web, dead, alive))
+	at := applyTuned(t, p, table(web, dead, alive), func(s *tuning.Settings) { s.EjectAfter = 0 })
 	for range 10 {
 		if got := ask(t, at); got != "alive" {
 			t.Fatalf("got %q with one endpoint of two alive", got)
@@ -283,7 +293,7 @@ func TestPassesAResetOn(t *testing.T) {
 func TestPortsSurviveARestart(t *testing.T) {
 	tab := table(web, says(t, "a"))
 	first, stop := start(t, Options{})
-	ports, err := first.Apply(tab)
+	ports, err := first.Apply(tab, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -309,7 +319,7 @@ func TestApplyServesTheRestWhenOnePortalFails(t *testing.T) {
 	p, _ := start(t, Options{})
 	tab := table(web, says(t, "a"))
 	tab.Portals[portal.Key{Addr: web.Addr, Protocol: service.SCTP, Port: 1}] = tab.Portals[web]
-	ports, err := p.Apply(tab)
+	ports, err := p.Apply(tab, nil)
 	if err == nil || err.Error() != "open portal SCTP 10.100.87.105:1 for default/webfrontend: the userspace proxy cannot carry SCTP" {
 		t.Errorf("error: %v", err)
 	}
@@ -321,7 +331,7 @@ func TestApplyServesTheRestWhenOnePortalFails(t *testing.T) {
 func TestRemovedPortalRefuses(t *testing.T) {
 	p, _ := start(t, Options{})
 	at := apply(t, p, table(web, says(t, "a")))
-	if ports, err := p.Apply(portal.Table{}); err != nil || len(ports) != 0 {
+	if ports, err := p.Apply(portal.Table{}, nil); err != nil || len(ports) != 0 {
 		t.Errorf("empty table: ports %v, %v", ports, err)
 	}
 	if c, err := net.Dial("tcp", at); err == nil {
@@ -359,7 +369,7 @@ func TestDrain(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if _, err := p.Apply(table(web)); err == nil {
+	if _, err := p.Apply(table(web), nil); err == nil {
 		t.Error("Apply after the end opened something")
 	}
 }
@@ -406,3 +416,6 @@ func TestManyConnections(t *testing.T) {
 		}
 	}
 }
+
+// logTo writes a log for a test to read after the proxy has stopped.
+func logTo(w io.Writer) *slog.Logger { return slog.New(slog.NewTextHandler(w, nil)) }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"sync/atomic"
 	"time"
 )
@@ -28,31 +29,34 @@ func (f *front) serveTCP(l *net.TCPListener) {
 				f.p.o.Log.Error("cannot accept", "portal", f.key.String(), "error", err)
 			}
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			f.p.rest(pause)
+			sleep(f.p.ctx, pause)
 		}
-	}
-}
-
-// rest waits for d or for the end of all connections.
-func (p *Proxy) rest(d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-p.ctx.Done():
 	}
 }
 
 // carry takes one client's connection to an endpoint and copies both ways until both have ended.
 func (f *front) carry(client *net.TCPConn) {
+	t := f.target.Load()
 	f.count.accepted.Add(1)
-	f.count.active.Add(1)
+	here, all := f.count.active.Add(1), f.p.open.Add(1)
 	defer f.count.active.Add(-1)
+	defer f.p.open.Add(-1)
+	if over(here, t.tuning.MaxConns) || over(all, f.p.o.MaxConns) {
+		f.count.limited.Add(1)
+		reset(client)
+		return
+	}
 	from := client.RemoteAddr().(*net.TCPAddr).AddrPort()
-	server, b, err := f.connect(from.Addr())
+	server, b, err := f.connect(t, from.Addr())
+	if err == nil && t.tuning.ProxyProtocol > 0 {
+		if _, err = server.Write(header(t.tuning.ProxyProtocol, from, netip.AddrPortFrom(f.key.Addr, f.key.Port))); err != nil {
+			b.active.Add(-1)
+			reset(server)
+		}
+	}
+	f.note(err, from)
 	if err != nil {
 		f.count.failed.Add(1)
-		f.p.o.Log.Warn("cannot connect", "portal", f.key.String(), "service", f.target.Load().service.String(), "client", from.String(), "error", err)
 		reset(client)
 		return
 	}
@@ -68,6 +72,21 @@ func (f *front) carry(client *net.TCPConn) {
 	<-up
 	_ = client.Close() // both directions are done: an error would tell nothing
 	_ = server.Close()
+}
+
+func over(n int64, limit int) bool { return limit > 0 && n > int64(limit) }
+
+// note logs the first failure after a success and the first success after a failure: in between, counters tell.
+func (f *front) note(err error, client netip.AddrPort) {
+	if f.failing.Load() == (err != nil) || !f.failing.CompareAndSwap(err == nil, err != nil) {
+		return
+	}
+	log := f.p.o.Log.With("portal", f.key.String(), "service", f.target.Load().portal.Service.String())
+	if err != nil {
+		log.Warn("cannot connect", "client", client.String(), "error", err)
+		return
+	}
+	log.Info("can connect again")
 }
 
 // pipe copies src to dst until src ends (then dst's peer is told so, and the other direction goes on) or either breaks

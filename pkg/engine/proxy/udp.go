@@ -18,6 +18,7 @@ import (
 // session is one client's UDP exchange with one endpoint, over a socket of its own.
 type session struct {
 	backend *backend
+	idle    time.Duration
 	conn    *net.UDPConn // connected to the endpoint
 	reply   []byte       // control message that makes the proxy answer from the address that the client's packets came to
 	seen    atomic.Int64 // nanoseconds of the last packet, either way
@@ -94,7 +95,8 @@ func (f *front) session(pc *net.UDPConn, u *sessions, client netip.AddrPort, oob
 	if s := u.get(client); s != nil {
 		return s
 	}
-	b := f.target.Load().choose(client.Addr(), nil)
+	t := f.target.Load()
+	b := t.choose(client.Addr(), nil)
 	if b == nil || u.size() >= f.p.o.UDPSessions {
 		f.count.failed.Add(1)
 		return nil
@@ -104,7 +106,7 @@ func (f *front) session(pc *net.UDPConn, u *sessions, client netip.AddrPort, oob
 		f.count.failed.Add(1)
 		return nil
 	}
-	s := &session{backend: b, conn: conn, reply: replyFrom(oob)}
+	s := &session{backend: b, idle: t.tuning.UDPIdle, conn: conn, reply: replyFrom(oob)}
 	s.seen.Store(time.Now().UnixNano())
 	u.put(client, s)
 	if !slices.Contains(f.target.Load().backends, b) {
@@ -142,12 +144,12 @@ func (f *front) replies(pc *net.UDPConn, client netip.AddrPort, s *session) {
 		return
 	}
 	for {
-		idleAt := time.Unix(0, s.seen.Load()).Add(f.p.o.UDPIdle)
+		idleAt := time.Unix(0, s.seen.Load()).Add(s.idle)
 		if err := s.conn.SetReadDeadline(idleAt); err != nil {
 			return
 		}
 		buf, n, err := receive(raw)
-		if errors.Is(err, os.ErrDeadlineExceeded) && time.Unix(0, s.seen.Load()).Add(f.p.o.UDPIdle).After(time.Now()) {
+		if errors.Is(err, os.ErrDeadlineExceeded) && time.Unix(0, s.seen.Load()).Add(s.idle).After(time.Now()) {
 			continue // the client has sent meanwhile
 		}
 		if err != nil {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/l3edge/l3edge/pkg/core/portal"
 	"github.com/l3edge/l3edge/pkg/core/service"
+	"github.com/l3edge/l3edge/pkg/core/tuning"
 )
 
 var dns = portal.Key{Addr: netip.MustParseAddr("10.100.0.10"), Protocol: service.UDP, Port: 53}
@@ -135,8 +136,8 @@ func TestUDPLeavesARefusingEndpoint(t *testing.T) {
 }
 
 func TestUDPSessionsEnd(t *testing.T) {
-	p, _ := start(t, Options{UDPIdle: 20 * time.Millisecond, UDPSessions: 2})
-	at := apply(t, p, table(dns, backendUDP(t, "a")))
+	p, _ := start(t, Options{UDPSessions: 2})
+	at := applyTuned(t, p, table(dns, backendUDP(t, "a")), func(s *tuning.Settings) { s.UDPIdle = 20 * time.Millisecond })
 	for range 3 {
 		query(t, dialUDP(t, at), []byte("?")) // the third waits until one of the others is idle
 	}

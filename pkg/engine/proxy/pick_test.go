@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"net/netip"
+	"strconv"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/l3edge/l3edge/pkg/core/tuning"
+)
+
+// ends makes n endpoints, 10.0.0.1 and up, with the given numbers of connections.
+func ends(active ...int64) []*backend {
+	var out []*backend
+	for i, n := range active {
+		b := &backend{addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 8080)}
+		b.active.Store(n)
+		out = append(out, b)
+	}
+	return out
+}
+
+func client(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 10, byte(i >> 8), byte(i)}) }
+
+// share counts n picks for n clients, by endpoint.
+func share(p picker, from []*backend, n int) []int {
+	count := make([]int, len(from))
+	for i := range n {
+		b := p.pick(client(i), from)
+		for j := range from {
+			if from[j] == b {
+				count[j]++
+			}
+		}
+	}
+	return count
+}
+
+func TestLeastConnections(t *testing.T) {
+	p := newPicker(tuning.Settings{Balance: tuning.LeastConnections}, 0)
+	if got := share(p, ends(5, 2, 9), 10); got[1] != 10 {
+		t.Errorf("picks by endpoint %v, want all at the least busy one", got)
+	}
+	if d := cmp.Diff([]int{10, 10, 10}, share(p, ends(1, 1, 1), 30)); d != "" {
+		t.Errorf("equals take turns (-want +got):\n%s", d)
+	}
+}
+
+func TestRandomTwo(t *testing.T) {
+	p := newPicker(tuning.Settings{Balance: tuning.RandomTwo}, 0)
+	got := share(p, ends(0, 0, 100), 3000)
+	if got[2] != 0 || got[0] < 1000 || got[1] < 1000 {
+		t.Errorf("picks %v: with three endpoints the busiest always meets a less busy one", got)
+	}
+	if got := share(p, ends(7), 10); got[0] != 10 {
+		t.Errorf("one endpoint: %v", got)
+	}
+}
+
+func TestHashIsEvenStableAndMovesLittle(t *testing.T) {
+	p := newPicker(tuning.Settings{Balance: tuning.Hash}, 0)
+	from := ends(0, 0, 0, 0)
+	for i, n := range share(p, from, 4000) {
+		if n < 800 || n > 1200 {
+			t.Errorf("endpoint %d has %d of 4000 clients", i, n)
+		}
+	}
+	moved := 0
+	for i := range 4000 {
+		before, after := p.pick(client(i), from), p.pick(client(i), from[:3])
+		if before != p.pick(client(i), ends(0, 0, 0, 0)) && before.addr != p.pick(client(i), ends(0, 0, 0, 0)).addr {
+			t.Fatal("another node would choose another endpoint")
+		}
+		if before != from[3] && before != after {
+			moved++
+		}
+	}
+	if moved != 0 {
+		t.Errorf("%d clients of endpoints that stayed have moved", moved)
+	}
+}
+
+func TestStickyClients(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPicker(tuning.Settings{}, time.Minute)
+		from := ends(0, 0, 0)
+		first := p.pick(client(1), from)
+		for range 5 {
+			time.Sleep(50 * time.Second) // each visit begins the minute anew
+			p.pick(client(2), from)
+			if p.pick(client(1), from) != first {
+				t.Error("a client that keeps coming was sent elsewhere")
+			}
+		}
+		left := only(from, func(b *backend) bool { return b != first })
+		if p.pick(client(1), left) == first {
+			t.Error("picked what may not be tried")
+		}
+		time.Sleep(2 * time.Minute)
+		p.pick(client(9), from)
+		if n := len(p.(*sticky).seen); n != 1 {
+			t.Errorf("%d clients remembered, want only the one that came within the timeout", n)
+		}
+	})
+}
+
+func TestSlowStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for _, balance := range []tuning.Balance{tuning.RoundRobin, tuning.LeastConnections} {
+			p := newPicker(tuning.Settings{Balance: balance, SlowStart: 10 * time.Second}, 0)
+			from := ends(0, 0)
+			from[1].since = time.Now()
+			if balance == tuning.LeastConnections {
+				from[0].active.Store(1) // the new one is the less busy
+			}
+			var got []int
+			for range 3 {
+				got = append(got, share(p, from, 4000)[1])
+				time.Sleep(5 * time.Second)
+			}
+			full := got[2]
+			if got[0] > full/5 || got[1] < full*2/5 || got[1] > full*3/4 || full < 1900 {
+				t.Errorf("%s: the new endpoint's picks at once, halfway and after: %v of 4000", balance, got)
+			}
+			if n := share(p, from[1:], 10)[0]; n != 10 {
+				t.Errorf("%s: the only endpoint, though new, was picked %d times of 10", balance, n)
+			}
+		}
+	})
+}
+
+func TestEndpointsRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tune := tuning.Settings{EjectAfter: 2, EjectFor: time.Second}
+		from := ends(0, 0)
+		tgt := &target{backends: from, picker: newPicker(tune, 0)}
+		if from[0].refused(tune) || !from[0].usable() {
+			t.Error("one failure of two is enough to rest")
+		}
+		var rests []time.Duration
+		for range 6 {
+			if !from[0].refused(tune) {
+				t.Error("two failures in a row are not enough to rest")
+			}
+			for range 10 {
+				if tgt.choose(client(0), nil) != from[1] {
+					t.Error("chose the endpoint that rests")
+				}
+			}
+			began := time.Now()
+			for !from[0].usable() {
+				time.Sleep(100 * time.Millisecond)
+			}
+			rests = append(rests, time.Since(began))
+		}
+		want := []time.Duration{time.Second, 2 * time.Second, 4 * time.Second, 8 * time.Second, 8 * time.Second, 8 * time.Second}
+		if d := cmp.Diff(want, rests); d != "" {
+			t.Errorf("rests (-want +got):\n%s", d)
+		}
+		from[0].worked()
+		if from[0].refused(tune) {
+			t.Error("after a success the count begins anew")
+		}
+	})
+}
+
+func TestSickEndpointsAreBetterThanNone(t *testing.T) {
+	from := ends(0, 0, 0)
+	tgt := &target{backends: from, picker: newPicker(tuning.Settings{}, 0)}
+	for _, b := range from {
+		b.down.Store(true)
+	}
+	if got := share(chooser{tgt}, from, 9); got[0] != 3 || got[1] != 3 || got[2] != 3 {
+		t.Errorf("with all endpoints down picks went %v", got)
+	}
+	from[1].down.Store(false)
+	if got := share(chooser{tgt}, from, 9); got[1] != 9 {
+		t.Errorf("with one endpoint up picks went %v", got)
+	}
+	if b := tgt.choose(client(0), from[1:2]); b == from[1] || b == nil {
+		t.Error("a healthy endpoint that was tried was preferred to a sick one that was not")
+	}
+	if b := tgt.choose(client(0), from); b == nil {
+		t.Error("when all were tried the round does not begin again")
+	}
+	if b := (&target{}).choose(client(0), nil); b != nil {
+		t.Error("chose an endpoint where there is none")
+	}
+}
+
+type chooser struct{ t *target }
+
+func (c chooser) pick(client netip.Addr, _ []*backend) *backend { return c.t.choose(client, nil) }
+
+func BenchmarkPick(b *testing.B) {
+	for _, balance := range []tuning.Balance{tuning.RoundRobin, tuning.LeastConnections, tuning.RandomTwo, tuning.Hash} {
+		for _, n := range []int{4, 1000} {
+			tgt := &target{backends: ends(make([]int64, n)...), picker: newPicker(tuning.Settings{Balance: balance}, 0)}
+			b.Run(string(balance)+"/"+strconv.Itoa(n), func(b *testing.B) {
+				b.ReportAllocs()
+				for b.Loop() {
+					tgt.choose(client(1), nil)
+				}
+			})
+		}
+	}
+}

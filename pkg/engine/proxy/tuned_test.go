@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"encoding/hex"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/l3edge/l3edge/pkg/core/tuning"
+)
+
+func TestHeader(t *testing.T) {
+	c4, d4 := netip.MustParseAddrPort("10.10.10.2:40000"), netip.MustParseAddrPort("10.100.87.105:80")
+	c6, d6 := netip.MustParseAddrPort("[fd00::2]:40000"), netip.MustParseAddrPort("[fd00:100::5]:80")
+	if got, want := string(header(1, c4, d4)), "PROXY TCP4 10.10.10.2 10.100.87.105 40000 80\r\n"; got != want {
+		t.Errorf("v1: got %q, want %q", got, want)
+	}
+	if got, want := string(header(1, c6, d6)), "PROXY TCP6 fd00::2 fd00:100::5 40000 80\r\n"; got != want {
+		t.Errorf("v1: got %q, want %q", got, want)
+	}
+	const magic = "0d0a0d0a000d0a515549540a"
+	for _, tt := range []struct {
+		got  []byte
+		want string
+	}{
+		{header(2, c4, d4), magic + "2111000c" + "0a0a0a02" + "0a645769" + "9c40" + "0050"},
+		{header(2, c6, d6), magic + "21210024" + "fd000000000000000000000000000002" + "fd000100000000000000000000000005" + "9c40" + "0050"},
+	} {
+		if got := hex.EncodeToString(tt.got); got != tt.want {
+			t.Errorf("v2: got  %s\nwant %s", got, tt.want)
+		}
+	}
+}
+
+func TestProxyProtocolReachesTheEndpoint(t *testing.T) {
+	tells := backendTCP(t, func(c net.Conn) { _, _ = io.Copy(c, c) })
+	p, _ := start(t, Options{})
+	at := applyTuned(t, p, table(web, tells), func(s *tuning.Settings) { s.ProxyProtocol = 1 })
+	c := dialTCP(t, at)
+	want := string(header(1, netip.MustParseAddrPort(c.LocalAddr().String()), netip.AddrPortFrom(web.Addr, web.Port))) + "hello"
+	if _, err := io.WriteString(c, "hello"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := io.ReadAll(c); err != nil || string(b) != want {
+		t.Errorf("the endpoint read %q (%v), want %q", b, err, want)
+	}
+}
+
+func TestLimits(t *testing.T) {
+	echo := backendTCP(t, func(c net.Conn) { _, _ = io.Copy(c, c) })
+	for _, tt := range []struct {
+		name   string
+		o      Options
+		change func(*tuning.Settings)
+	}{
+		{"of one service", Options{}, func(s *tuning.Settings) { s.MaxConns = 2 }},
+		{"of the whole proxy", Options{MaxConns: 2}, func(*tuning.Settings) {}},
+	} {
+		p, _ := start(t, tt.o)
+		at := applyTuned(t, p, table(web, echo), tt.change)
+		a, b := dialTCP(t, at), dialTCP(t, at)
+		exchange(t, a, "first")
+		exchange(t, b, "second")
+		c, err := net.Dial("tcp", at)
+		if err == nil {
+			_, err = c.Read(make([]byte, 1))
+			_ = c.Close()
+		}
+		if !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("%s: the third connection got %v, want a reset", tt.name, err)
+		}
+		if s := p.Stats()[web]; s.Limited != 1 {
+			t.Errorf("%s: %+v", tt.name, s)
+		}
+		_ = a.Close()
+		eventually(t, "a place to come free", func() bool { return total(p).Active == 1 })
+		exchange(t, dialTCP(t, at), "third again")
+	}
+}
+
+func TestADeadEndpointIsLeftAlone(t *testing.T) {
+	dead, alive := nobody(t), says(t, "alive")
+	p, _ := start(t, Options{})
+	at := applyTuned(t, p, table(web, dead, alive), func(s *tuning.Settings) { s.EjectAfter, s.EjectFor = 2, time.Hour })
+	for range 20 {
+		if got := ask(t, at); got != "alive" {
+			t.Fatalf("got %q", got)
+		}
+	}
+	s := p.Stats()[web]
+	if s.Retries != 2 || s.Ejected != 1 || s.Endpoints[0].State != "resting" || s.Endpoints[1].State != "up" {
+		t.Errorf("%+v, want two retries and then none", s)
+	}
+}
+
+func TestAffinity(t *testing.T) {
+	p, _ := start(t, Options{})
+	tab := table(web, says(t, "a"), says(t, "b"), says(t, "c"))
+	one := tab.Portals[web]
+	one.Affinity = time.Hour
+	tab.Portals[web] = one
+	at := apply(t, p, tab)
+	first := ask(t, at)
+	for range 10 {
+		if got := ask(t, at); got != first {
+			t.Fatalf("one client came to %q and %q", first, got)
+		}
+	}
+}
+
+// TestChecks: every kind of check takes an endpoint out and brings it back.
+func TestChecks(t *testing.T) {
+	var sick atomic.Bool
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /ready", func(w http.ResponseWriter, _ *http.Request) {
+		if sick.Load() {
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	})
+	mux.HandleFunc("POST /grpc.health.v1.Health/Check", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/grpc")
+		w.Header().Set("Trailer", "Grpc-Status")
+		status := byte(1) // SERVING
+		if sick.Load() {
+			status = 2 // NOT_SERVING
+		}
+		_, _ = w.Write([]byte{0, 0, 0, 0, 2, 0x08, status})
+		w.Header().Set("Grpc-Status", "0")
+	})
+	well := http.NewServeMux()
+	well.HandleFunc("GET /ready", func(http.ResponseWriter, *http.Request) {})
+	well.HandleFunc("GET /who", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "other") })
+	well.HandleFunc("POST /grpc.health.v1.Health/Check", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Trailer", "Grpc-Status")
+		_, _ = w.Write([]byte{0, 0, 0, 0, 2, 0x08, 1})
+		w.Header().Set("Grpc-Status", "0")
+	})
+	for _, kind := range []tuning.Check{tuning.TCPCheck, tuning.HTTPCheck, tuning.GRPCCheck} {
+		t.Run(string(kind), func(t *testing.T) {
+			sick.Store(false)
+			addr, other := nobody(t).String(), nobody(t)
+			stop := serveHTTP(t, addr, mux)
+			serveHTTP(t, other.String(), well)
+			p, _ := start(t, Options{})
+			tab := table(web, netip.MustParseAddrPort(addr), other)
+			settings := func(s *tuning.Settings) {
+				s.Check, s.CheckPath, s.CheckEvery, s.CheckTimeout = kind, "/ready", 5*time.Millisecond, 5*time.Second
+				s.CheckFailures, s.CheckPasses = 2, 2
+			}
+			at := applyTuned(t, p, tab, settings)
+			state := func() string {
+				for _, e := range p.Stats()[web].Endpoints {
+					if e.Addr.String() == addr {
+						return e.State
+					}
+				}
+				return "unlisted"
+			}
+			if kind == tuning.TCPCheck {
+				stop()
+			}
+			sick.Store(true)
+			eventually(t, "the endpoint to be down", func() bool { return state() == "down" })
+			for range 4 {
+				if got := get(t, "http://"+at+"/who"); got != "other" {
+					t.Errorf("with one endpoint down got %q", got)
+				}
+			}
+			sick.Store(false)
+			if kind == tuning.TCPCheck {
+				serveHTTP(t, addr, mux)
+			}
+			eventually(t, "the endpoint to be up", func() bool { return state() == "up" })
+			apply(t, p, table(web)) // the checks end with the endpoint, or the test's end would wait for them
+		})
+	}
+}
+
+func get(t *testing.T, url string) string {
+	t.Helper()
+	c := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := c.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close() //nolint:errcheck // read whole
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+func serveHTTP(t *testing.T, addr string, h http.Handler) (stop func()) {
+	t.Helper()
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: h, Protocols: new(http.Protocols)}
+	s.Protocols.SetHTTP1(true)
+	s.Protocols.SetUnencryptedHTTP2(true)
+	go func() { _ = s.Serve(l) }()
+	stop = func() { _ = s.Close() }
+	t.Cleanup(stop)
+	return stop
+}
+
+func TestALogLinePerChangeNotPerConnection(t *testing.T) {
+	var log strings.Builder
+	p, stop := start(t, Options{Log: logTo(&log)})
+	at := applyTuned(t, p, table(web, nobody(t)), func(s *tuning.Settings) { s.EjectAfter = 0 })
+	for range 5 {
+		c, err := net.Dial("tcp", at)
+		if err == nil {
+			_, _ = io.ReadAll(c)
+			_ = c.Close()
+		}
+	}
+	eventually(t, "five failures", func() bool { return total(p).Failed == 5 })
+	apply(t, p, table(web, says(t, "a")))
+	ask(t, at)
+	ask(t, at)
+	stop()
+	if got := strings.Count(log.String(), "cannot connect"); got != 1 {
+		t.Errorf("five failures made %d lines:\n%s", got, log.String())
+	}
+	if got := strings.Count(log.String(), "can connect again"); got != 1 {
+		t.Errorf("two successes made %d lines:\n%s", got, log.String())
+	}
+}

@@ -16,6 +16,7 @@ import (
 	"github.com/l3edge/l3edge/pkg/core/node"
 	"github.com/l3edge/l3edge/pkg/core/portal"
 	"github.com/l3edge/l3edge/pkg/core/service"
+	"github.com/l3edge/l3edge/pkg/core/tuning"
 	"github.com/l3edge/l3edge/pkg/edge/file"
 	"github.com/l3edge/l3edge/pkg/edge/link"
 )
@@ -54,24 +55,36 @@ func TestHelpAndPageAgree(t *testing.T) {
 	}
 }
 
+func TestPageNamesEveryAnnotation(t *testing.T) {
+	page, err := os.ReadFile("../../docs/reference/portald.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range tuning.Keys() {
+		if !strings.Contains(string(page), "| `"+key+"` |") {
+			t.Errorf("docs/reference/portald.md does not explain %s", key)
+		}
+	}
+}
+
 func TestSampleManifests(t *testing.T) {
 	s, err := file.Load("../../conf/services")
 	if err != nil {
 		t.Fatal(err)
 	}
 	nets := []netip.Prefix{netip.MustParsePrefix("10.100.0.0/16")}
-	admitted, problems := admit(s, nets)
-	if len(problems) > 0 {
-		t.Error(problems)
+	want := decide(s, node.Node{Name: "kubminion1"}, config{nets: nets, mode: modeNFTables})
+	if len(want.problems) > 0 {
+		t.Error(want.problems)
 	}
 	got := map[string]int{}
-	for key, p := range compute(admitted, node.Node{Name: "kubminion1"}, nets).Portals {
+	for key, p := range want.table.Portals {
 		got[short(p.Service)+" "+key.String()] = len(p.Endpoints)
 	}
-	want := map[string]int{
+	portals := map[string]int{
 		"kubernetes TCP 10.100.0.2:443": 1, "kubernetes-ro TCP 10.100.0.1:80": 1, "webfrontend TCP 10.100.87.105:80": 4,
 	}
-	if d := cmp.Diff(want, got); d != "" {
+	if d := cmp.Diff(portals, got); d != "" {
 		t.Errorf("portals (-want +got):\n%s", d)
 	}
 }

@@ -18,17 +18,15 @@ import (
 	"github.com/l3edge/l3edge/pkg/core/service"
 	"github.com/l3edge/l3edge/pkg/edge/link"
 	"github.com/l3edge/l3edge/pkg/edge/nodefile"
-	"github.com/l3edge/l3edge/pkg/engine/proxy"
 )
 
 // daemon turns what its sources said last into what its data plane does.
 type daemon struct {
 	c       config
 	log     *slog.Logger
-	plane   dataPlane
-	other   func(context.Context) error       // cleans up after the other mode; nil: done
-	traffic func() map[portal.Key]proxy.Stats // userspace mode only, as is proxied
-	proxied func() map[portal.Key]uint16
+	kernel  dataPlane
+	user    *userspace
+	idle    map[dataPlane]bool // what is not in use and has been cleaned up
 	version string
 
 	mu       sync.Mutex // guards the rest
@@ -41,8 +39,7 @@ type daemon struct {
 	// What is in force.
 	lastSync  time.Time
 	lastError string
-	applied   portal.Table
-	services  map[service.Name]service.Service
+	applied   desired
 	ports     map[portal.Key]uint16
 	problems  map[string]bool
 }
@@ -85,20 +82,14 @@ func (d *daemon) sync(ctx context.Context) error {
 	if snapshot == nil {
 		return nil
 	}
-	admitted, skipped := admit(*snapshot, d.c.nets)
-	d.complain(append(flatten(source), skipped...))
+	want := decide(*snapshot, n, d.c)
+	d.complain(append(flatten(source), want.problems...))
 	host, err := link.HostPrefixes()
 	if err == nil {
 		err = overlaps(d.c.nets, n, host)
 	}
-	table := compute(admitted, n, d.c.nets)
 	if err == nil {
-		err = d.plane.Apply(ctx, table)
-	}
-	if err == nil && d.other != nil {
-		if err = d.other(ctx); err == nil {
-			d.other = nil
-		}
+		err = d.program(ctx, want)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -110,15 +101,49 @@ func (d *daemon) sync(ctx context.Context) error {
 		return err
 	}
 	before, portsBefore := d.applied, d.ports
-	d.applied, d.services, d.lastSync, d.lastError = table, admitted.Services, time.Now(), ""
-	if d.proxied != nil {
-		d.ports = d.proxied()
-	}
+	d.applied, d.ports, d.lastSync, d.lastError = want, d.user.ports, time.Now(), ""
 	d.behind = time.Time{}
 	if d.news != news { // something came while the kernel was busy
 		d.behind = d.lastSync
 	}
-	d.tell(before, portsBefore)
+	d.tell(before.table, portsBefore)
+	return nil
+}
+
+// program gives each data plane its part, first to the one that takes portals over from the other, so that no portal is
+// without an answer in between; then it cleans up a data plane that has no part.
+func (d *daemon) program(ctx context.Context, want desired) error {
+	type part struct {
+		plane dataPlane
+		table portal.Table
+		used  bool
+	}
+	parts := []part{
+		{d.kernel, want.kernel, d.c.mode == modeNFTables || len(want.kernel.Portals) > 0},
+		{d.user, want.user, d.c.mode == modeUserspace || len(want.user.Portals) > 0},
+	}
+	for key := range want.user.Portals {
+		if _, was := d.applied.kernel.Portals[key]; was {
+			slices.Reverse(parts)
+			break
+		}
+	}
+	for _, p := range parts {
+		if p.used {
+			d.idle[p.plane] = false
+			if err := p.plane.Apply(ctx, p.table, want.tuning); err != nil {
+				return err
+			}
+		}
+	}
+	for _, p := range parts {
+		if !p.used && !d.idle[p.plane] {
+			if err := p.plane.Cleanup(ctx); err != nil {
+				return err
+			}
+			d.idle[p.plane] = true
+		}
+	}
 	return nil
 }
 
@@ -134,7 +159,7 @@ func (d *daemon) complain(problems []error) {
 	d.mu.Unlock()
 	for _, p := range slices.Sorted(maps.Keys(now)) {
 		if !before[p] {
-			d.log.Error("service not in force", "error", p)
+			d.log.Error("problem", "error", p)
 		}
 	}
 	for _, p := range slices.Sorted(maps.Keys(before)) {
@@ -178,7 +203,7 @@ func (d *daemon) tell(before portal.Table, portsBefore map[portal.Key]uint16) {
 		}
 		for _, key := range keys {
 			log := d.log.With("service", short(in.Portals[key].Service), "portal", key.String())
-			if d.c.mode != modeUserspace {
+			if ports[key] == 0 {
 				log.Info(msg)
 				continue
 			}
@@ -187,8 +212,8 @@ func (d *daemon) tell(before portal.Table, portsBefore map[portal.Key]uint16) {
 			}
 		}
 	}
-	say("closed portal", before, d.applied, portsBefore, d.ports)
-	say("opened portal", d.applied, before, d.ports, portsBefore)
+	say("closed portal", before, d.applied.table, portsBefore, d.ports)
+	say("opened portal", d.applied.table, before, d.ports, portsBefore)
 }
 
 // short is a service's name as the article's log has it: without the namespace when that is default.

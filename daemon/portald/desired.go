@@ -13,7 +13,9 @@ import (
 	"github.com/l3edge/l3edge/pkg/core/node"
 	"github.com/l3edge/l3edge/pkg/core/portal"
 	"github.com/l3edge/l3edge/pkg/core/service"
+	"github.com/l3edge/l3edge/pkg/core/tuning"
 	"github.com/l3edge/l3edge/pkg/edge/link"
+	"github.com/l3edge/l3edge/pkg/engine/proxy"
 )
 
 // overlaps reports every portal net that shares addresses with this node's or the cluster's pods, or with a subnet that
@@ -43,21 +45,66 @@ func overlaps(nets []netip.Prefix, n node.Node, host []link.HostPrefix) error {
 	return errors.Join(errs...)
 }
 
-// admit leaves out the Services whose cluster addresses do not come from the portal nets, and says which and why.
-func admit(s service.Snapshot, nets []netip.Prefix) (service.Snapshot, []error) {
-	var problems []error
-	out := service.Snapshot{Services: maps.Clone(s.Services), Endpoints: s.Endpoints}
+// desired is what the node should answer, and how.
+type desired struct {
+	table        portal.Table // everything
+	kernel, user portal.Table // by who answers
+	tuning       map[service.Name]tuning.Settings
+	services     int
+	problems     []error // what is not in force, and why
+}
+
+// decide is the whole decision: from what the sources say to what each data plane must hold.
+func decide(s service.Snapshot, n node.Node, c config) desired {
+	d := desired{tuning: map[service.Name]tuning.Settings{}}
+	admitted := service.Snapshot{Services: maps.Clone(s.Services), Endpoints: s.Endpoints}
 	names := slices.SortedFunc(maps.Keys(s.Services), func(a, b service.Name) int { return cmp.Compare(a.String(), b.String()) })
 	for _, name := range names {
-		for _, vip := range s.Services[name].ClusterIPs {
-			if !slices.ContainsFunc(nets, func(p netip.Prefix) bool { return p.Contains(vip) }) {
-				problems = append(problems, fmt.Errorf("service %s: %s is outside --portal-net=%s", name, vip, join(nets)))
-				delete(out.Services, name)
-				break
-			}
+		if err := admit(s.Services[name], c.nets); err != nil {
+			d.problems = append(d.problems, fmt.Errorf("service %s: %w", name, err))
+			delete(admitted.Services, name)
+			continue
+		}
+		tune, err := tuning.Parse(s.Services[name].Annotations)
+		for _, e := range flatten(err) {
+			d.problems = append(d.problems, fmt.Errorf("service %s: %w", name, e))
+		}
+		if tune != tuning.Default() {
+			d.tuning[name] = tune
 		}
 	}
-	return out, problems
+	d.services = len(admitted.Services)
+	d.table = compute(admitted, n, c.nets)
+	d.split(c.mode)
+	return d
+}
+
+// admit says why a Service must not be answered: a cluster address that does not come from the portal nets.
+func admit(s service.Service, nets []netip.Prefix) error {
+	for _, vip := range s.ClusterIPs {
+		if !slices.ContainsFunc(nets, func(p netip.Prefix) bool { return p.Contains(vip) }) {
+			return fmt.Errorf("%s is outside --portal-net=%s", vip, join(nets))
+		}
+	}
+	return nil
+}
+
+// split gives each portal to the data plane that its service or else the node's mode asks for.
+func (d *desired) split(mode string) {
+	d.kernel = portal.Table{Portals: map[portal.Key]portal.Portal{}, Nets: d.table.Nets}
+	d.user = portal.Table{Portals: map[portal.Key]portal.Portal{}, Nets: d.table.Nets}
+	for _, key := range sortedKeys(d.table) {
+		p := d.table.Portals[key]
+		switch {
+		case cmp.Or(d.tuning[p.Service.Name].Mode, mode) == modeNFTables:
+			d.kernel.Portals[key] = p
+		case proxy.Supports(key.Protocol):
+			d.user.Portals[key] = p
+		default:
+			d.problems = append(d.problems, fmt.Errorf("service %s: %s cannot be answered in userspace mode", p.Service, key))
+			delete(d.table.Portals, key)
+		}
+	}
 }
 
 func join(nets []netip.Prefix) string {

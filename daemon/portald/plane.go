@@ -16,6 +16,8 @@ import (
 
 	"github.com/l3edge/l3edge/pkg/core/node"
 	"github.com/l3edge/l3edge/pkg/core/portal"
+	"github.com/l3edge/l3edge/pkg/core/service"
+	"github.com/l3edge/l3edge/pkg/core/tuning"
 	"github.com/l3edge/l3edge/pkg/edge/ipt"
 	"github.com/l3edge/l3edge/pkg/edge/link"
 	"github.com/l3edge/l3edge/pkg/engine/proxy"
@@ -24,7 +26,7 @@ import (
 // dataPlane is one way to answer portals.
 type dataPlane interface {
 	// Apply makes traffic follow t. It is idempotent, repairs what others broke, and leaves what is right alone.
-	Apply(ctx context.Context, t portal.Table) error
+	Apply(ctx context.Context, t portal.Table, tune map[service.Name]tuning.Settings) error
 	// Plan says what Apply would change in the kernel, for people; empty: nothing.
 	Plan(t portal.Table) (string, error)
 	// Cleanup removes everything that Apply ever made, also by another process. It is no error if there is nothing.
@@ -36,7 +38,7 @@ const recheck = 10 * time.Second
 
 // userspace is the article's data plane: iptables lead traffic to a proxy on this node.
 type userspace struct {
-	proxy *proxy.Proxy // nil: only Plan and Cleanup are wanted
+	proxy *proxy.Proxy
 	file  portsFile
 	node  func() node.Node
 	ports map[portal.Key]uint16 // as last applied
@@ -51,8 +53,8 @@ type family struct {
 	checked time.Time // when the kernel was last compared; zero: never
 }
 
-func (u *userspace) Apply(ctx context.Context, t portal.Table) error {
-	ports, proxyErr := u.proxy.Apply(t)
+func (u *userspace) Apply(ctx context.Context, t portal.Table, tune map[service.Name]tuning.Settings) error {
+	ports, proxyErr := u.proxy.Apply(t, tune)
 	if err := u.file.save(ports); err != nil {
 		return errors.Join(proxyErr, err)
 	}
@@ -90,6 +92,7 @@ func (u *userspace) Plan(t portal.Table) (string, error) {
 
 // Cleanup treats missing iptables programs as missing rules.
 func (u *userspace) Cleanup(context.Context) error {
+	clear(u.families)
 	var errs []error
 	for _, addr := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
 		f, err := ipt.Open(addr)

@@ -46,6 +46,7 @@ type portalReport struct {
 	Service   string           `json:"service"`            // namespace/name
 	PortName  string           `json:"portName,omitempty"` // of the service's port
 	Endpoints []netip.AddrPort `json:"endpoints"`
+	Mode      string           `json:"mode"`                // who answers
 	ProxyPort uint16           `json:"proxyPort,omitempty"` // userspace mode
 	Traffic   *proxy.Stats     `json:"traffic,omitempty"`   // userspace mode
 }
@@ -70,26 +71,23 @@ func (d *daemon) report() report {
 	defer d.mu.Unlock()
 	r := report{
 		Version: d.version, Mode: d.c.mode, Synced: d.behind.IsZero() && !d.lastSync.IsZero(), LastSync: d.lastSync, LastError: d.lastError,
-		Nets: d.c.nets, Services: len(d.services), Portals: []portalReport{}, Problems: slices.Sorted(maps.Keys(d.problems)),
+		Nets: d.c.nets, Services: d.applied.services, Portals: []portalReport{}, Problems: slices.Sorted(maps.Keys(d.problems)),
 	}
 	if r.Problems == nil {
 		r.Problems = []string{}
 	}
-	var stats map[portal.Key]proxy.Stats
-	if d.traffic != nil {
-		stats = d.traffic()
-	}
-	for _, key := range sortedKeys(d.applied) {
-		p := d.applied.Portals[key]
+	stats := d.user.proxy.Stats()
+	for _, key := range sortedKeys(d.applied.table) {
+		p := d.applied.table.Portals[key]
 		one := portalReport{
 			VIP: key.Addr, Protocol: key.Protocol.String(), Port: key.Port, Service: p.Service.Name.String(), PortName: p.Service.Port,
-			Endpoints: p.Endpoints, ProxyPort: d.ports[key],
+			Endpoints: p.Endpoints, Mode: modeNFTables, ProxyPort: d.ports[key],
 		}
 		if one.Endpoints == nil {
 			one.Endpoints = []netip.AddrPort{}
 		}
 		if s, ok := stats[key]; ok {
-			one.Traffic = &s
+			one.Mode, one.Traffic = modeUserspace, &s
 		}
 		r.Endpoints += len(p.Endpoints)
 		r.Portals = append(r.Portals, one)

@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -57,11 +58,12 @@ func serve(ctx context.Context, c config, stderr io.Writer) error {
 		log.Warn("no node file yet: pod subnets are unknown", "file", c.nodeFile)
 	}
 	d := &daemon{c: c, log: log, node: n, version: version.Version}
-	tasks := d.wire()
+	d.wire()
 	sync := loop.New(loop.Options{Name: "portals", Sync: d.sync, Log: log, Resync: c.resync})
 	log.Info("portald started", "version", d.version, "mode", c.mode, "services", c.services, "portalNet", join(c.nets))
 	defer log.Info("portald stopped")
-	return task.Run(ctx, log, append(tasks,
+	return task.Run(ctx, log,
+		task.Task{Name: "proxy", Run: d.user.proxy.Run},
 		task.Task{Name: "sync", Run: sync.Run},
 		task.Task{Name: "manifests", Run: func(ctx context.Context) error {
 			return file.Watch(ctx, c.services, func(s service.Snapshot, err error) {
@@ -71,25 +73,20 @@ func serve(ctx context.Context, c config, stderr io.Writer) error {
 		}},
 		task.Task{Name: "node file", Run: func(ctx context.Context) error { return d.watchNode(ctx, sync.Trigger) }},
 		task.Task{Name: "control", Run: func(ctx context.Context) error { return control.Serve(ctx, l, d.handler()) }},
-	)...)
+	)
 }
 
-// wire gives the daemon its data plane, and returns what must run for it.
-func (d *daemon) wire() []task.Task {
-	user := &userspace{file: portsFile{path: d.c.portsFile}, node: d.nodeNow, families: map[bool]*family{}}
-	kernel := newNFTables(d.log)
-	if d.c.mode == modeNFTables {
-		d.plane, d.other = kernel, user.Cleanup
-		return nil
-	}
-	ports, err := user.file.load()
+// wire gives the daemon its data planes. Nothing is touched yet.
+func (d *daemon) wire() {
+	file := portsFile{path: d.c.portsFile}
+	ports, err := file.load()
 	if err != nil {
 		d.log.Warn("proxy ports are forgotten", "error", err)
 	}
-	user.proxy = proxy.New(proxy.Options{Log: d.log, Ports: ports, Drain: d.c.drain})
-	d.plane, d.other, d.traffic = user, kernel.Cleanup, user.proxy.Stats
-	d.proxied = func() map[portal.Key]uint16 { return user.ports }
-	return []task.Task{{Name: "proxy", Run: user.proxy.Run}}
+	p := proxy.New(proxy.Options{Log: d.log, Ports: ports, Drain: d.c.drain})
+	d.user = &userspace{proxy: p, file: file, node: d.nodeNow, families: map[bool]*family{}}
+	d.kernel = newNFTables(d.log)
+	d.idle = map[dataPlane]bool{}
 }
 
 // watchNode follows the node file. It asks for it now and then: it changes perhaps once in a node's life.
@@ -121,37 +118,47 @@ func (d *daemon) watchNode(ctx context.Context, changed func()) error {
 	}
 }
 
-// load reads everything once, for the commands that do not stay. The error joins all that is wrong.
-func load(c config) (portal.Table, []error, *daemon, error) {
+// load reads and decides everything once, for the commands that do not stay.
+func load(c config) (desired, *daemon, error) {
 	n, _, err := checkNode(c)
 	if err != nil {
-		return portal.Table{}, nil, nil, err
+		return desired{}, nil, err
 	}
 	d := &daemon{c: c, log: slog.New(slog.DiscardHandler), node: n}
 	d.wire()
 	s, source := file.Load(c.services)
-	admitted, skipped := admit(s, c.nets)
-	return compute(admitted, n, c.nets), append(flatten(source), skipped...), d, nil
+	want := decide(s, n, c)
+	want.problems = append(flatten(source), want.problems...)
+	return want, d, nil
 }
 
 // dryRun prints the portals and what the kernel lacks.
 func dryRun(_ context.Context, c config, out io.Writer) error {
-	t, problems, d, err := load(c)
-	if err != nil {
-		return err
-	}
-	plan, err := d.plane.Plan(t)
+	want, d, err := load(c)
 	if err != nil {
 		return err
 	}
 	var b strings.Builder
-	for _, key := range sortedKeys(t) {
-		fmt.Fprintf(&b, "# %s %s -> %v\n", t.Portals[key].Service, key, t.Portals[key].Endpoints)
+	for _, key := range sortedKeys(want.table) {
+		fmt.Fprintf(&b, "# %s %s -> %v\n", want.table.Portals[key].Service, key, want.table.Portals[key].Endpoints)
 	}
-	for _, p := range problems {
+	for _, p := range want.problems {
 		fmt.Fprintln(&b, "# problem:", p)
 	}
-	b.WriteString(plan)
+	for _, part := range []struct {
+		plane dataPlane
+		mode  string
+		table portal.Table
+	}{{d.kernel, modeNFTables, want.kernel}, {d.user, modeUserspace, want.user}} {
+		if c.mode != part.mode && len(part.table.Portals) == 0 {
+			continue
+		}
+		plan, err := part.plane.Plan(part.table)
+		if err != nil {
+			return err
+		}
+		b.WriteString(plan)
+	}
 	_, err = io.WriteString(out, b.String())
 	return err
 }
@@ -163,17 +170,18 @@ func once(ctx context.Context, c config, stderr io.Writer) error {
 		return err
 	}
 	defer l.Close() //nolint:errcheck // nothing was served
-	t, problems, d, err := load(c)
+	want, d, err := load(c)
 	if err != nil {
 		return err
 	}
-	for _, p := range problems {
-		logger(c, stderr).Error("service not in force", "error", p)
+	for _, key := range sortedKeys(want.user) {
+		want.problems = append(want.problems, fmt.Errorf("service %s: userspace mode needs portald to stay", want.user.Portals[key].Service))
 	}
-	if err := d.plane.Apply(ctx, t); err != nil {
-		return err
+	for _, p := range want.problems {
+		logger(c, stderr).Error("problem", "error", p)
 	}
-	return d.other(ctx)
+	want.user.Portals = nil
+	return d.program(ctx, want)
 }
 
 // cleanup removes everything of both modes.
@@ -185,8 +193,5 @@ func cleanup(ctx context.Context, c config) error {
 	defer l.Close() //nolint:errcheck // nothing was served
 	d := &daemon{c: c, log: slog.New(slog.DiscardHandler)}
 	d.wire()
-	if err := d.plane.Cleanup(ctx); err != nil {
-		return err
-	}
-	return d.other(ctx)
+	return errors.Join(d.kernel.Cleanup(ctx), d.user.Cleanup(ctx))
 }

@@ -57,7 +57,7 @@ func serveLab(ctx context.Context, kind lab.Kind) error {
 	if err != nil {
 		return err
 	}
-	if err := l.StartMaster(); err != nil {
+	if err := l.StartEverything(); err != nil {
 		return err
 	}
 	return stay(ctx)

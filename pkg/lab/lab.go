@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 
@@ -26,10 +27,15 @@ type Host struct {
 
 	Routed, Portald *Process // nil until started
 
-	pods map[string]*Pod
+	mnt, uts *os.File
+	log      string // directory of its programs' logs
+
+	mu    sync.Mutex // guards what follows
+	pods  map[string]*Pod
+	procs []*Process // all that were started in a place of this host
 }
 
-// Lab is a running lab. Its methods are for one goroutine.
+// Lab is a running lab. Its methods are for one goroutine, except that pods may be added at once.
 type Lab struct {
 	Topology Topology
 	MLS      *Switch
@@ -50,40 +56,45 @@ var (
 )
 
 // Up builds the hosts, the cabling and the switch. Nothing of ours runs on the nodes yet: see StartRouted and StartPortald.
-// It must run inside a nest; the lab ends with it.
+// It must run inside a nest, which holds one lab at a time; the lab ends with it, or with Down. On error the Lab, if
+// there is one, holds what stands already.
 func Up(cfg Config) (*Lab, error) {
 	if err := cfg.MLS.check(); err != nil {
 		return nil, err
 	}
 	l := &Lab{Topology: Article(), Hosts: map[string]*Host{}, Services: map[string]Service{}}
+	return l, l.up(cfg)
+}
+
+func (l *Lab) up(cfg Config) error {
 	for _, s := range ArticleServices() {
 		l.Services[s.Name] = s
 	}
 	if err := l.prepareFiles(cfg.Bin); err != nil {
-		return nil, fmt.Errorf("prepare files: %w", err)
+		return fmt.Errorf("prepare files: %w", err)
 	}
 	mls, err := l.newHost(MLSName, HostSpec{})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	l.MLS = &Switch{Host: mls, Kind: cfg.MLS}
-	var hosts = make([]*Host, len(l.Topology.Hosts))
+	hosts := make([]*Host, len(l.Topology.Hosts))
 	if err := inParallel(indexes(hosts), func(i int) (err error) {
 		hosts[i], err = l.newHost(l.Topology.Hosts[i].Name, l.Topology.Hosts[i])
 		return err
 	}); err != nil {
-		return nil, err
+		return err
 	}
 	for _, h := range hosts {
 		l.Hosts[h.Name] = h
 	}
 	if err := l.wire(); err != nil {
-		return nil, err
+		return err
 	}
 	if err := l.writeState(cfg.MLS); err != nil {
-		return nil, err
+		return err
 	}
-	return l, l.MLS.Start(l.Topology)
+	return l.MLS.Start(l.Topology)
 }
 
 func indexes[T any](s []T) []int {
@@ -106,7 +117,13 @@ func (l *Lab) Nodes() []*Host {
 // prepareFiles copies the programs, keeps the machine's directories reachable below the overlays, and gives the nest
 // an /etc/netns in which ip netns exec finds each host's files.
 func (l *Lab) prepareFiles(bin string) error {
-	if err := os.MkdirAll(binDir, 0o755); err != nil {
+	if err := os.MkdirAll(Dir, 0o755); err != nil {
+		return err
+	}
+	if err := unix.Mount("l3lab", Dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, "mode=755"); err != nil {
+		return fmt.Errorf("mount %s: %w", Dir, err)
+	}
+	if err := os.Mkdir(binDir, 0o755); err != nil {
 		return err
 	}
 	for _, name := range append(append([]string{}, programs...), plugins...) {
@@ -162,8 +179,8 @@ func (l *Lab) newHost(name string, spec HostSpec) (*Host, error) {
 		return nil, fmt.Errorf("make host %s: %s", name, said)
 	}
 	go cmd.Wait() //nolint:errcheck // reaps it
-	h := &Host{Spec: spec, Pid: cmd.Process.Pid, pods: map[string]*Pod{}}
-	h.Place = Place{Name: name, log: filepath.Join(logDir, name)}
+	h := &Host{Spec: spec, Pid: cmd.Process.Pid, log: filepath.Join(logDir, name), pods: map[string]*Pod{}}
+	h.Place = Place{Name: name, host: h}
 	ns := fmt.Sprintf("/proc/%d/ns/", h.Pid)
 	var errs [3]error
 	h.Net, errs[0] = netns.Open(ns + "net")

@@ -28,12 +28,10 @@ import (
 type Place struct {
 	Name string
 	Net  *netns.Handle
-	mnt  *os.File // of the host
-	uts  *os.File // of the host
-	log  string   // directory
+	host *Host // whose files and host name programs see here
 }
 
-// Command prepares a program that will run here once start is called.
+// command prepares a program that will run here once start is called.
 func (p *Place) command(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command(name, args...)
 	cmd.Env = append(os.Environ(), "HOME=/root")
@@ -53,10 +51,10 @@ func (p *Place) start(cmd *exec.Cmd) error {
 			if err := unix.Unshare(unix.CLONE_FS); err != nil { // threads share a root directory, mount namespaces forbid that
 				return fmt.Errorf("unshare file system state: %w", err)
 			}
-			if err := unix.Setns(int(p.mnt.Fd()), unix.CLONE_NEWNS); err != nil {
+			if err := unix.Setns(int(p.host.mnt.Fd()), unix.CLONE_NEWNS); err != nil {
 				return fmt.Errorf("enter mount namespace: %w", err)
 			}
-			if err := unix.Setns(int(p.uts.Fd()), unix.CLONE_NEWUTS); err != nil {
+			if err := unix.Setns(int(p.host.uts.Fd()), unix.CLONE_NEWUTS); err != nil {
 				return fmt.Errorf("enter UTS namespace: %w", err)
 			}
 			return cmd.Start()
@@ -104,7 +102,7 @@ func (p *Place) startEnv(env []string, logName, name string, args ...string) (*P
 	cmd := p.command(name, args...)
 	cmd.Env = append(cmd.Env, env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // ^C in the terminal is for the lab to handle, not for its daemons
-	proc := &Process{Name: logName, LogPath: filepath.Join(p.log, logName+".log"), cmd: cmd, done: make(chan struct{})}
+	proc := &Process{Name: logName, LogPath: filepath.Join(p.host.log, logName+".log"), cmd: cmd, done: make(chan struct{})}
 	log, err := os.OpenFile(proc.LogPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("%s: log of %s: %w", p.Name, logName, err)
@@ -118,6 +116,9 @@ func (p *Place) startEnv(env []string, logName, name string, args ...string) (*P
 		proc.err = cmd.Wait()
 		close(proc.done)
 	}()
+	p.host.mu.Lock()
+	defer p.host.mu.Unlock()
+	p.host.procs = append(p.host.procs, proc)
 	return proc, nil
 }
 

@@ -55,13 +55,14 @@ func (l *Lab) AddPod(h *Host, name string, containers ...Container) (*Pod, error
 	if err := p.readResult(); err != nil {
 		return nil, fmt.Errorf("pod %s: %w", name, err)
 	}
-	p.Place = h.Place
-	p.Place.Name = h.Name + "/" + name
+	p.Place = Place{Name: h.Name + "/" + name, host: h}
 	// Through the host's root: the pin lies in the host's mount namespace, and it outlives the pause process.
 	if p.Net, err = netns.Open(fmt.Sprintf("/proc/%d/root%s", h.Pid, p.Netns)); err != nil {
 		return nil, fmt.Errorf("pod %s: %w", name, err)
 	}
+	h.mu.Lock()
 	h.pods[name] = p
+	h.mu.Unlock()
 	for _, c := range containers {
 		if err := p.StartContainer(c); err != nil {
 			return p, err
@@ -118,7 +119,9 @@ func (p *Pod) Delete() error {
 	for _, c := range p.Containers {
 		c.Kill()
 	}
+	p.Host.mu.Lock()
 	delete(p.Host.pods, p.Pod.Name)
+	p.Host.mu.Unlock()
 	_, err := p.Host.Run("l3ctl", "lab", "pod", "del", p.Pod.Name)
 	return errors.Join(err, p.Net.Close())
 }

@@ -134,7 +134,8 @@ func (r Registry) End(name string) error {
 	return errors.Join(errs...)
 }
 
-// startTicks tells two processes apart that had the same number one after the other. A zombie counts as gone.
+// startTicks tells two processes apart that had the same number one after the other. A zombie counts as gone:
+// whether somebody collects it is not for us to say.
 func startTicks(pid int) (string, error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -145,7 +146,9 @@ func startTicks(pid int) (string, error) {
 	if len(fields) < 20 {
 		return "", fmt.Errorf("/proc/%d/stat is too short", pid)
 	}
-	if fields[0] == "Z" || fields[0] == "X" {
+	// The leader of a dying process is a zombie before its last thread has seen its pid namespace off.
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	if err != nil || len(threads) <= 1 && (fields[0] == "Z" || fields[0] == "X") {
 		return "", fmt.Errorf("process %d is dead", pid)
 	}
 	return fields[19], nil

@@ -17,6 +17,7 @@ import (
 
 	"github.com/containernetworking/cni/libcni"
 	types100 "github.com/containernetworking/cni/pkg/types/100"
+	"github.com/vishvananda/netlink"
 
 	"github.com/l3edge/l3edge/pkg/core/mark"
 	"github.com/l3edge/l3edge/pkg/edge/netns"
@@ -67,13 +68,20 @@ func Add(ctx context.Context, name, pause string, ports []PortMapping) (p Pod, e
 		}
 	}()
 	if err := ns.Do(func() error {
+		lo, err := netlink.LinkByName("lo") // a runtime's work, not the network's
+		if err != nil {
+			return err
+		}
+		if err := netlink.LinkSetUp(lo); err != nil {
+			return err
+		}
 		cmd := exec.Command(pause)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // it stays when the caller goes
-		err := cmd.Start()
-		if err == nil {
-			p.Pause = cmd.Process.Pid
+		if err := cmd.Start(); err != nil {
+			return err
 		}
-		return err
+		p.Pause = cmd.Process.Pid
+		return nil
 	}); err != nil {
 		return Pod{}, err
 	}

@@ -126,22 +126,54 @@ type Topology struct {
 	Self   []netip.Addr // the node's own addresses
 }
 
-// Resolve finds the gateway that leads to p's next hop: the next hop itself when it is on a connected link, else the
-// peer that announced it. The reason is not empty when neither can be reached directly.
-func (t Topology) Resolve(p Path) (hop NextHop, reason string) {
-	nh := p.NextHop
+// Resolve finds the gateway that leads to a next hop: the next hop itself when it is on a connected link, else the
+// peer that named it. The reason is not empty when neither can be reached directly.
+func (t Topology) Resolve(v Via) (hop NextHop, reason string) {
+	nh := v.NextHop
 	switch {
 	case !nh.IsValid() || nh.IsUnspecified() || nh.IsMulticast() || nh.IsLoopback():
 		return NextHop{}, fmt.Sprintf("next hop %s cannot be one", nh)
 	case slices.Contains(t.Self, nh):
 		return NextHop{}, fmt.Sprintf("next hop %s is this node", nh)
 	}
-	for _, gw := range []netip.Addr{nh, p.Peer} {
+	for _, gw := range []netip.Addr{nh, v.Peer} {
 		if link, ok := t.link(gw); ok {
 			return NextHop{Gateway: gw, Link: link}, ""
 		}
 	}
 	return NextHop{}, fmt.Sprintf("next hop %s is not on a connected link, nor is the peer", nh)
+}
+
+// Resolver remembers what a Topology resolved: many prefixes share few ways.
+type Resolver struct {
+	topo Topology
+	memo map[Via]resolution
+}
+
+type resolution struct {
+	entry  Entry // of the one hop
+	reason string
+}
+
+const memoLimit = 4096
+
+// NewResolver returns a Resolver for one topology. It is not safe for concurrent use.
+func NewResolver(t Topology) *Resolver { return &Resolver{topo: t, memo: map[Via]resolution{}} }
+
+func (r *Resolver) resolve(v Via) resolution {
+	if x, ok := r.memo[v]; ok {
+		return x
+	}
+	hop, reason := r.topo.Resolve(v)
+	x := resolution{reason: reason}
+	if reason == "" {
+		x.entry = NewEntry(hop)
+	}
+	if len(r.memo) >= memoLimit { // a peer that invents next hops gets no memory for it
+		clear(r.memo)
+	}
+	r.memo[v] = x
+	return x
 }
 
 func (t Topology) link(a netip.Addr) (int, bool) {

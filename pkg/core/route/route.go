@@ -12,12 +12,17 @@ import (
 	"strings"
 )
 
-// Path is one way to a prefix, as a peer offered it after best-path selection. Several Paths of one prefix are of
-// equal worth (multipath).
-type Path struct {
-	Prefix  netip.Prefix
+// Via is one way to a prefix: the next hop that a peer named.
+type Via struct {
 	NextHop netip.Addr
 	Peer    netip.Addr // who told us
+}
+
+// Learned is a prefix with all best ways to it, of equal worth (multipath). None means that the prefix is gone.
+// Via is shared between prefixes and never changed.
+type Learned struct {
+	Prefix netip.Prefix
+	Via    []Via
 }
 
 // NextHop is where the kernel sends packets: a gateway on a directly connected link.
@@ -72,7 +77,7 @@ type Held struct {
 	Lacks  string       `json:"lacks"`
 }
 
-// Refused is a learned path that is not used, and the reason.
+// Refused is a learned way that is not used, and the reason.
 type Refused struct {
 	Prefix netip.Prefix `json:"prefix"`
 	Peer   netip.Addr   `json:"peer"`
@@ -83,7 +88,7 @@ type Refused struct {
 type Input struct {
 	Policy   Policy
 	Intents  []Intent
-	Paths    []Path
+	Learned  []Learned // each prefix once
 	Topology Topology
 }
 
@@ -97,15 +102,12 @@ type Decision struct {
 
 // Compute decides anew from everything. The result does not depend on the order of the input.
 func Compute(in Input) Decision {
-	d := Decision{FIB: FIB{}}
-	byPrefix := map[netip.Prefix][]Path{}
-	for _, p := range in.Paths {
-		byPrefix[p.Prefix] = append(byPrefix[p.Prefix], p)
-	}
-	for prefix, paths := range byPrefix {
-		entry, refused := Choose(in.Policy, in.Topology, paths)
+	d := Decision{FIB: make(FIB, len(in.Learned))}
+	res := NewResolver(in.Topology)
+	for _, l := range in.Learned {
+		entry, refused := Choose(in.Policy, res, l)
 		if !entry.Unreachable() {
-			d.FIB[prefix] = entry
+			d.FIB[l.Prefix] = entry
 		}
 		d.Refused = append(d.Refused, refused...)
 	}
@@ -127,27 +129,35 @@ func Compute(in Input) Decision {
 	return d
 }
 
-// Choose decides one prefix from all its paths. An entry without hops means that none was usable: leave the prefix out.
-func Choose(pol Policy, topo Topology, paths []Path) (Entry, []Refused) {
-	var e Entry
+// Choose decides one prefix. An entry without hops means that no way was usable: leave the prefix out.
+func Choose(pol Policy, res *Resolver, l Learned) (Entry, []Refused) {
+	if len(l.Via) == 0 {
+		return Entry{}, nil
+	}
+	if reason := pol.Refuses(l.Prefix); reason != "" {
+		refused := make([]Refused, len(l.Via))
+		for i, v := range l.Via {
+			refused[i] = Refused{Prefix: l.Prefix, Peer: v.Peer, Reason: reason}
+		}
+		return Entry{}, refused
+	}
+	if len(l.Via) == 1 { // by far the most frequent; the entry is shared
+		r := res.resolve(l.Via[0])
+		if r.reason != "" {
+			return Entry{}, []Refused{{Prefix: l.Prefix, Peer: l.Via[0].Peer, Reason: r.reason}}
+		}
+		return r.entry, nil
+	}
+	var hops []NextHop
 	var refused []Refused
-	for _, p := range paths {
-		reason := pol.Refuses(p.Prefix)
-		var hop NextHop
-		if reason == "" {
-			hop, reason = topo.Resolve(p)
+	for _, v := range l.Via {
+		if r := res.resolve(v); r.reason == "" {
+			hops = append(hops, r.entry.Hops...)
+		} else {
+			refused = append(refused, Refused{Prefix: l.Prefix, Peer: v.Peer, Reason: r.reason})
 		}
-		if reason != "" {
-			refused = append(refused, Refused{Prefix: p.Prefix, Peer: p.Peer, Reason: reason})
-			continue
-		}
-		e.Hops = append(e.Hops, hop)
 	}
-	if len(e.Hops) > 1 {
-		slices.SortFunc(e.Hops, compareHops)
-		e.Hops = slices.Compact(e.Hops)
-	}
-	return e, refused
+	return NewEntry(hops...), refused
 }
 
 func compareHops(a, b NextHop) int {
@@ -160,21 +170,33 @@ func NewEntry(hops ...NextHop) Entry {
 	return Entry{Hops: slices.Compact(hops)}
 }
 
-// Change is one step for one prefix. Old is nil for an addition, New for a removal.
+// Op says what a Change does.
+type Op byte
+
+// What a Change does.
+const (
+	Add     Op = '+'
+	Replace Op = '~'
+	Remove  Op = '-'
+)
+
+// Change is one step for one prefix. Old is zero for an Add, New for a Remove.
 type Change struct {
+	Op       Op
 	Prefix   netip.Prefix
-	Old, New *Entry
+	Old, New Entry
 }
 
 // String is a line in the manner of diff: "+ prefix: new", "~ prefix: old -> new", "- prefix: old".
 func (c Change) String() string {
-	switch {
-	case c.Old == nil:
+	switch c.Op {
+	case Add:
 		return fmt.Sprintf("+ %s: %s", c.Prefix, c.New)
-	case c.New == nil:
+	case Remove:
 		return fmt.Sprintf("- %s: %s", c.Prefix, c.Old)
+	default:
+		return fmt.Sprintf("~ %s: %s -> %s", c.Prefix, c.Old, c.New)
 	}
-	return fmt.Sprintf("~ %s: %s -> %s", c.Prefix, c.Old, c.New)
 }
 
 // Failure is a change that was refused, and why.
@@ -197,23 +219,37 @@ func (p Plan) String() string {
 	return b.String()
 }
 
+// Sort orders the plan by prefix.
+func (p Plan) Sort() {
+	slices.SortFunc(p, func(a, b Change) int { return a.Prefix.Compare(b.Prefix) })
+}
+
 // Diff is the plan that turns actual into desired.
 func Diff(desired, actual FIB) Plan {
 	var p Plan
-	for prefix, want := range desired {
-		have, ok := actual[prefix]
-		switch {
-		case !ok:
-			p = append(p, Change{Prefix: prefix, New: &want})
-		case !have.Equal(want):
-			p = append(p, Change{Prefix: prefix, Old: &have, New: &want})
-		}
+	for prefix := range desired {
+		p = Step(p, prefix, desired, actual)
 	}
-	for prefix, have := range actual {
+	for prefix := range actual {
 		if _, ok := desired[prefix]; !ok {
-			p = append(p, Change{Prefix: prefix, Old: &have})
+			p = Step(p, prefix, desired, actual)
 		}
 	}
-	slices.SortFunc(p, func(a, b Change) int { return a.Prefix.Compare(b.Prefix) })
+	p.Sort()
+	return p
+}
+
+// Step appends to p what one prefix needs, if anything. The plan is not sorted.
+func Step(p Plan, prefix netip.Prefix, desired, actual FIB) Plan {
+	want, wanted := desired[prefix]
+	have, there := actual[prefix]
+	switch {
+	case wanted && !there:
+		return append(p, Change{Op: Add, Prefix: prefix, New: want})
+	case !wanted && there:
+		return append(p, Change{Op: Remove, Prefix: prefix, Old: have})
+	case wanted && !have.Equal(want):
+		return append(p, Change{Op: Replace, Prefix: prefix, Old: have, New: want})
+	}
 	return p
 }

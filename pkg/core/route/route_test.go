@@ -5,6 +5,7 @@ package route
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -28,10 +29,18 @@ var minion1 = Input{
 	},
 }
 
-// from writes a path as "prefix nexthop"; the peer is the MLS.
-func from(s string) Path {
-	prefix, nh, _ := strings.Cut(s, " ")
-	return Path{Prefix: pfx(prefix), NextHop: addr(nh), Peer: addr("10.20.30.1")}
+// told writes what the MLS told as "prefix nexthop"; a prefix that is there twice has two ways.
+func told(paths []string) (out []Learned) {
+	for _, s := range paths {
+		prefix, nh, _ := strings.Cut(s, " ")
+		v := Via{NextHop: addr(nh), Peer: addr("10.20.30.1")}
+		if i := slices.IndexFunc(out, func(l Learned) bool { return l.Prefix == pfx(prefix) }); i >= 0 {
+			out[i].Via = append(out[i].Via, v)
+		} else {
+			out = append(out, Learned{Prefix: pfx(prefix), Via: []Via{v}})
+		}
+	}
+	return out
 }
 
 func TestComputePaths(t *testing.T) {
@@ -90,9 +99,7 @@ func TestComputePaths(t *testing.T) {
 			if tt.change != nil {
 				tt.change(&in)
 			}
-			for _, p := range tt.paths {
-				in.Paths = append(in.Paths, from(p))
-			}
+			in.Learned = told(tt.paths)
 			got := Compute(in)
 			if diff := cmp.Diff(tt.fib, Diff(got.FIB, nil).String()); diff != "" {
 				t.Errorf("FIB (-want +got):\n%s", diff)
@@ -110,7 +117,7 @@ func TestComputePaths(t *testing.T) {
 
 func TestResolveNamesTheLongestLink(t *testing.T) {
 	topo := Topology{OnLink: []OnLink{{pfx("10.20.30.0/24"), 2}, {pfx("10.20.30.192/26"), 9}}}
-	hop, reason := topo.Resolve(from("10.10.20.0/24 10.20.30.200"))
+	hop, reason := topo.Resolve(Via{NextHop: addr("10.20.30.200")})
 	if want := (NextHop{addr("10.20.30.200"), 9}); hop != want || reason != "" {
 		t.Errorf("got %v %q, want %v", hop, reason, want)
 	}

@@ -107,7 +107,7 @@ func New(cfg Config, log *slog.Logger, onSession func(Session)) *Speaker {
 	}
 	s := &Speaker{cfg: cfg, log: log, onSession: onSession, started: make(chan struct{}), ready: make(chan struct{}), announced: map[netip.Prefix]bool{}}
 	s.begin = sync.OnceFunc(func() { close(s.ready) })
-	s.learned.changed = make(chan struct{}, 1)
+	s.learned.init()
 	s.sessions.init(cfg.Peers)
 	return s
 }

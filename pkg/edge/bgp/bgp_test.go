@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -98,8 +99,8 @@ func within(t *testing.T, d time.Duration, what string, ok func() bool) time.Dur
 }
 
 func (r *running) has(prefix, nexthop string) bool {
-	for _, p := range r.Learned() {
-		if p.Prefix == pfx(prefix) && p.NextHop == addr(nexthop) {
+	for _, l := range r.Learned() {
+		if l.Prefix == pfx(prefix) && slices.ContainsFunc(l.Via, func(v route.Via) bool { return v.NextHop == addr(nexthop) }) {
 			return true
 		}
 	}
@@ -208,7 +209,7 @@ func TestEqualPaths(t *testing.T) {
 	announce(t, n2)
 	within(t, time.Second, "one left", func() bool { return !m.has("10.10.50.0/24", "127.0.0.2") })
 	got := m.Take()
-	want := map[netip.Prefix][]route.Path{pfx("10.10.50.0/24"): {{Prefix: pfx("10.10.50.0/24"), NextHop: addr("127.0.0.3"), Peer: addr("127.0.0.3")}}}
+	want := []route.Learned{{Prefix: pfx("10.10.50.0/24"), Via: []route.Via{{NextHop: addr("127.0.0.3"), Peer: addr("127.0.0.3")}}}}
 	if fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("changed: %v, want %v", got, want)
 	}
@@ -279,8 +280,8 @@ func TestHandOverKeepsTheRoutes(t *testing.T) {
 	cfg.Restarting = true
 	run(t, cfg, "10.10.20.0/24")
 	within(t, 10*time.Second, "what was withdrawn meanwhile is swept", func() bool { return !m.has("10.10.21.0/24", "127.0.0.2") })
-	for prefix, paths := range m.Take() {
-		if prefix == pfx("10.10.20.0/24") && len(paths) != 1 {
+	for _, l := range m.Take() {
+		if l.Prefix == pfx("10.10.20.0/24") && len(l.Via) != 1 {
 			t.Errorf("the route that stayed was withdrawn meanwhile")
 		}
 	}
@@ -329,9 +330,11 @@ func TestMalformedMessages(t *testing.T) {
 			if !m.has("10.10.30.0/24", "127.0.0.3") {
 				t.Error("the other node's route is gone")
 			}
-			for _, p := range m.Learned() {
-				if !p.NextHop.IsValid() || p.NextHop.IsUnspecified() {
-					t.Errorf("learned a path without next hop: %v", p)
+			for _, l := range m.Learned() {
+				for _, v := range l.Via {
+					if !v.NextHop.IsValid() || v.NextHop.IsUnspecified() {
+						t.Errorf("learned a path without next hop: %v", l)
+					}
 				}
 			}
 		})

@@ -19,28 +19,38 @@ import (
 	"github.com/l3edge/l3edge/pkg/core/route"
 )
 
-// pathKey tells the paths of one prefix apart.
-type pathKey struct {
-	peer netip.Addr
-	id   uint32
+// offer is all best ways to one prefix. Both slices are shared between prefixes and never changed.
+type offer struct {
+	via []route.Via
+	ids []uint32 // path identifiers (RFC 7911) beside via; nil when all are 0
 }
 
-// table holds the best paths of every prefix. gobgp tells changes only, through a queue without bound; we empty that
+func (o offer) id(i int) uint32 {
+	if o.ids == nil {
+		return 0
+	}
+	return o.ids[i]
+}
+
+// table holds the best ways to every prefix. gobgp tells changes only, through a queue without bound; we empty that
 // queue at once into this table, whose size is bounded by the number of prefixes, and a slow reader finds prefixes that
 // changed, not a history.
 type table struct {
 	mu      sync.Mutex
-	paths   map[netip.Prefix]map[pathKey]netip.Addr // the next hop
-	dirty   map[netip.Prefix]bool
+	offers  map[netip.Prefix]offer
+	dirty   map[netip.Prefix]struct{}
+	single  map[route.Via]offer // offers of one way, of which there are as few as next hops
 	changed chan struct{}
+}
+
+func (t *table) init() {
+	t.offers, t.dirty, t.single = map[netip.Prefix]offer{}, map[netip.Prefix]struct{}{}, map[route.Via]offer{}
+	t.changed = make(chan struct{}, 1)
 }
 
 func (t *table) apply(paths []*apiutil.Path) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.paths == nil {
-		t.paths, t.dirty = map[netip.Prefix]map[pathKey]netip.Addr{}, map[netip.Prefix]bool{}
-	}
 	n := len(t.dirty)
 	for _, p := range paths {
 		if p == nil || p.Family != bgp.RF_IPv4_UC || !p.PeerAddress.IsValid() { // without a peer it is our own
@@ -50,24 +60,53 @@ func (t *table) apply(paths []*apiutil.Path) {
 		if !ok {
 			continue
 		}
-		prefix, key := nlri.Prefix, pathKey{peer: p.PeerAddress, id: p.RemoteID}
-		of := t.paths[prefix]
-		switch {
-		case p.Withdrawal:
-			delete(of, key)
-			if len(of) == 0 {
-				delete(t.paths, prefix)
-			}
-		case of == nil:
-			t.paths[prefix] = map[pathKey]netip.Addr{key: nextHop(p)}
-		default:
-			of[key] = nextHop(p)
+		o := t.without(t.offers[nlri.Prefix], p.PeerAddress, p.RemoteID)
+		if !p.Withdrawal {
+			o = t.with(o, route.Via{NextHop: nextHop(p), Peer: p.PeerAddress}, p.RemoteID)
 		}
-		t.dirty[prefix] = true
+		if len(o.via) == 0 {
+			delete(t.offers, nlri.Prefix)
+		} else {
+			t.offers[nlri.Prefix] = o
+		}
+		t.dirty[nlri.Prefix] = struct{}{}
 	}
 	if len(t.dirty) > n {
 		t.signal()
 	}
+}
+
+// without is o less the way that one peer named under one identifier.
+func (t *table) without(o offer, peer netip.Addr, id uint32) offer {
+	var out offer
+	for i, v := range o.via {
+		if v.Peer != peer || o.id(i) != id {
+			out = t.with(out, v, o.id(i))
+		}
+	}
+	return out
+}
+
+func (t *table) with(o offer, v route.Via, id uint32) offer {
+	if len(o.via) == 0 && id == 0 {
+		one, ok := t.single[v]
+		if !ok {
+			one = offer{via: []route.Via{v}}
+			if len(t.single) >= 4096 { // a peer that invents next hops gets no memory for it
+				clear(t.single)
+			}
+			t.single[v] = one
+		}
+		return one
+	}
+	out := offer{via: append(slices.Clone(o.via), v)}
+	if o.ids != nil || id != 0 {
+		for i := range o.via {
+			out.ids = append(out.ids, o.id(i))
+		}
+		out.ids = append(out.ids, id)
+	}
+	return out
 }
 
 func (t *table) signal() {
@@ -89,38 +128,30 @@ func nextHop(p *apiutil.Path) netip.Addr {
 	return netip.Addr{}
 }
 
-func (t *table) of(prefix netip.Prefix) []route.Path {
-	var out []route.Path
-	for k, nh := range t.paths[prefix] {
-		out = append(out, route.Path{Prefix: prefix, NextHop: nh, Peer: k.peer})
-	}
-	return out
-}
-
 // Changed tells that Take has something to give. One token stands for any number of changes.
 func (s *Speaker) Changed() <-chan struct{} { return s.learned.changed }
 
-// Take returns the paths of every prefix that changed since the last call; no paths means that the prefix is gone.
-func (s *Speaker) Take() map[netip.Prefix][]route.Path {
+// Take returns every prefix that changed since the last call; no way means that the prefix is gone.
+func (s *Speaker) Take() []route.Learned {
 	t := &s.learned
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	out := make(map[netip.Prefix][]route.Path, len(t.dirty))
+	out := make([]route.Learned, 0, len(t.dirty))
 	for prefix := range t.dirty {
-		out[prefix] = t.of(prefix)
+		out = append(out, route.Learned{Prefix: prefix, Via: t.offers[prefix].via})
 	}
-	t.dirty = map[netip.Prefix]bool{}
+	clear(t.dirty)
 	return out
 }
 
-// Learned returns all best paths.
-func (s *Speaker) Learned() []route.Path {
+// Learned returns all prefixes.
+func (s *Speaker) Learned() []route.Learned {
 	t := &s.learned
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	out := make([]route.Path, 0, len(t.paths))
-	for prefix := range t.paths {
-		out = append(out, t.of(prefix)...)
+	out := make([]route.Learned, 0, len(t.offers))
+	for prefix, o := range t.offers {
+		out = append(out, route.Learned{Prefix: prefix, Via: o.via})
 	}
 	return out
 }

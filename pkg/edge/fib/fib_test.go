@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -99,9 +100,46 @@ func show(t testing.TB, n *netns.Handle) string {
 	t.Helper()
 	var lines []string
 	for line := range strings.Lines(nstest.Run(t, n, "ip", "route", "show", "proto", "103")) {
-		lines = append(lines, strings.Join(strings.Fields(line), " "))
+		lines = append(lines, strings.Join(strings.Fields(regexp.MustCompile(`nhid \d+ `).ReplaceAllString(line, "")), " "))
 	}
 	return strings.Join(lines, "\n")
+}
+
+func TestNexthopObjects(t *testing.T) {
+	n, _, table, link := node(t)
+	a, b, c := pfx("10.10.1.0/24"), pfx("10.10.2.0/24"), pfx("10.10.3.0/24")
+	one, two := "10.20.30.1", "10.20.30.2"
+	objects := func() string { return nstest.Run(t, n, "ip", "nexthop") }
+	group := func(p netip.Prefix) string {
+		return regexp.MustCompile(`nhid \d+`).FindString(nstest.Run(t, n, "ip", "route", "show", p.String()))
+	}
+	nstest.Sh(t, n, "ip nexthop add id 7 via 10.20.30.9 dev ens18 proto static")
+	become(t, table, route.FIB{a: via(link, one, two), b: via(link, one, two), c: via(link, one)})
+	if group(a) == "" || group(a) != group(b) || group(a) == group(c) {
+		t.Fatalf("equal sets must share a group: %q %q %q", group(a), group(b), group(c))
+	}
+	before := group(a)
+	become(t, table, route.FIB{a: via(link, two), b: via(link, two), c: via(link, one)})
+	if group(a) != before || group(b) != before {
+		t.Errorf("all routes of a set moved together, yet each was written anew: %q -> %q %q", before, group(a), group(b))
+	}
+	become(t, table, route.FIB{a: via(link, two), b: via(link, one), c: via(link, one)})
+	if group(a) == group(b) || group(b) != group(c) {
+		t.Errorf("only one route moved: %q %q %q", group(a), group(b), group(c))
+	}
+	other, err := func() (tb *Table, err error) {
+		nstest.Do(t, n, func() error { tb, err = Open(); return err })
+		return tb, err
+	}()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	become(t, other, route.FIB{a: via(link, one), b: via(link, one), c: via(link, one, two)}) // the next process
+	become(t, other, route.FIB{})
+	if got := strings.TrimSpace(objects()); got != "id 7 via 10.20.30.9 dev ens18 scope link proto static" {
+		t.Errorf("objects left behind, or a stranger's is gone:\n%s", got)
+	}
 }
 
 func TestApplyLeavesOthersAlone(t *testing.T) {
@@ -117,7 +155,7 @@ func TestApplyLeavesOthersAlone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(failures) != 1 || failures[0].Change.Prefix != p30 || !strings.Contains(failures[0].Error(), "another daemon holds this prefix at our metric 103") {
+	if len(failures) != 1 || failures[0].Change.Prefix != p30 || !strings.Contains(failures[0].Error(), "another program holds this prefix at our metric 103") {
 		t.Errorf("failures %v, want one about %s", failures, p30)
 	}
 	delete(want, p30)

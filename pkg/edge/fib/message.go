@@ -18,77 +18,81 @@ const (
 	metricSink = 1<<31 - 1
 )
 
-// newRoute is an RTM_NEWROUTE for one entry; flags say whether it must not exist (EXCL) or is replaced.
-func newRoute(prefix netip.Prefix, e route.Entry, flags uint16) []byte {
-	m := routeHeader(unix.RTM_NEWROUTE, unix.NLM_F_REQUEST|unix.NLM_F_CREATE|flags, prefix, e)
-	switch len(e.Hops) {
-	case 0:
-	case 1:
-		m = attrUint32(m, unix.RTA_OIF, uint32(e.Hops[0].Link))
-		m = attr(m, unix.RTA_GATEWAY, e.Hops[0].Gateway.AsSlice())
+// newRoute appends an RTM_NEWROUTE for one entry; flags say whether it must not exist (EXCL) or is replaced. A route
+// refers to the nexthop object id, or, where that is 0, names its next hops itself.
+func newRoute(b []byte, prefix netip.Prefix, e route.Entry, id uint32, flags uint16) []byte {
+	at := len(b)
+	b = routeHeader(b, unix.RTM_NEWROUTE, unix.NLM_F_REQUEST|unix.NLM_F_CREATE|flags, prefix, e)
+	switch {
+	case e.Unreachable():
+	case id != 0:
+		b = attrUint32(b, rtaNHID, id)
+	case len(e.Hops) == 1:
+		b = attrUint32(b, unix.RTA_OIF, uint32(e.Hops[0].Link))
+		b = attrAddr(b, unix.RTA_GATEWAY, e.Hops[0].Gateway)
 	default:
 		var hops []byte
 		for _, h := range e.Hops {
 			at := len(hops)
 			hops = append(hops, make([]byte, unix.SizeofRtNexthop)...)
 			native.PutUint32(hops[at+4:], uint32(h.Link))
-			hops = attr(hops, unix.RTA_GATEWAY, h.Gateway.AsSlice())
+			hops = attrAddr(hops, unix.RTA_GATEWAY, h.Gateway)
 			native.PutUint16(hops[at:], uint16(len(hops)-at))
 		}
-		m = attr(m, unix.RTA_MULTIPATH, hops)
+		b = attr(b, unix.RTA_MULTIPATH, hops)
 	}
-	return finish(m)
+	return finish(b, at)
 }
 
-// delRoute removes our route for prefix whatever its next hops; the kernel matches protocol, metric, type and table.
-func delRoute(prefix netip.Prefix, e route.Entry) []byte {
-	return finish(routeHeader(unix.RTM_DELROUTE, unix.NLM_F_REQUEST, prefix, e))
+// delRoute appends the removal of our route for prefix whatever its next hops; the kernel matches protocol, metric, type
+// and table.
+func delRoute(b []byte, prefix netip.Prefix, e route.Entry) []byte {
+	at := len(b)
+	return finish(routeHeader(b, unix.RTM_DELROUTE, unix.NLM_F_REQUEST, prefix, e), at)
 }
 
-func routeHeader(typ, flags uint16, prefix netip.Prefix, e route.Entry) []byte {
-	m := make([]byte, unix.SizeofNlMsghdr+unix.SizeofRtMsg, 72)
-	native.PutUint16(m[4:], typ)
-	native.PutUint16(m[6:], flags)
-	r := m[unix.SizeofNlMsghdr:]
-	r[0] = unix.AF_INET
-	r[1] = byte(prefix.Bits())
-	r[4] = unix.RT_TABLE_MAIN
-	r[5] = mark.RouteRouted
-	r[6] = unix.RT_SCOPE_UNIVERSE
-	r[7] = unix.RTN_UNICAST
-	metric := uint32(Metric)
+func routeHeader(b []byte, typ, flags uint16, prefix netip.Prefix, e route.Entry) []byte {
+	metric, kind := uint32(Metric), byte(unix.RTN_UNICAST)
 	if e.Unreachable() {
-		r[7], metric = unix.RTN_UNREACHABLE, metricSink
+		metric, kind = metricSink, unix.RTN_UNREACHABLE
 	}
+	b = nlHeader(b, typ, flags)
+	b = append(b, unix.AF_INET, byte(prefix.Bits()), 0, 0, unix.RT_TABLE_MAIN, mark.RouteRouted, unix.RT_SCOPE_UNIVERSE, kind, 0, 0, 0, 0)
 	if prefix.Bits() > 0 {
-		m = attr(m, unix.RTA_DST, prefix.Addr().AsSlice())
+		b = attrAddr(b, unix.RTA_DST, prefix.Addr())
 	}
-	return attrUint32(m, unix.RTA_PRIORITY, metric)
+	return attrUint32(b, unix.RTA_PRIORITY, metric)
+}
+
+// nlHeader appends a message header; length and sequence are filled in later.
+func nlHeader(b []byte, typ, flags uint16) []byte {
+	b = native.AppendUint32(b, 0)
+	b = native.AppendUint16(b, typ)
+	b = native.AppendUint16(b, flags)
+	return append(b, 0, 0, 0, 0, 0, 0, 0, 0)
 }
 
 func dumpRoutes() []byte {
-	m := make([]byte, unix.SizeofNlMsghdr+unix.SizeofRtMsg)
-	native.PutUint16(m[4:], unix.RTM_GETROUTE)
-	native.PutUint16(m[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
-	m[unix.SizeofNlMsghdr] = unix.AF_INET
-	m[unix.SizeofNlMsghdr+4] = unix.RT_TABLE_MAIN
-	m[unix.SizeofNlMsghdr+5] = mark.RouteRouted
-	return finish(m)
+	b := nlHeader(nil, unix.RTM_GETROUTE, unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
+	b = append(b, unix.AF_INET, 0, 0, 0, unix.RT_TABLE_MAIN, mark.RouteRouted, 0, 0, 0, 0, 0, 0)
+	return finish(b, 0)
 }
 
 // seen is a route as the kernel tells it.
 type seen struct {
 	prefix   netip.Prefix
 	entry    route.Entry
+	nexthop  uint32 // nexthop object; entry may be empty then
 	protocol byte
 	metric   uint32
+	sink     bool // unreachable
 }
 
 // ours reports that the route carries our protocol and one of our metrics.
 func (s seen) ours() bool { return s.protocol == mark.RouteRouted && s.metric == s.wantMetric() }
 
 func (s seen) wantMetric() uint32 {
-	if s.entry.Unreachable() {
+	if s.sink {
 		return metricSink
 	}
 	return Metric
@@ -99,7 +103,7 @@ func parseRoute(body []byte) (s seen, ok bool) {
 	if len(body) < unix.SizeofRtMsg || body[0] != unix.AF_INET || body[4] != unix.RT_TABLE_MAIN {
 		return seen{}, false
 	}
-	s.protocol = body[5]
+	s.protocol, s.sink = body[5], body[7] == unix.RTN_UNREACHABLE
 	dst := netip.IPv4Unspecified()
 	var hop route.NextHop
 	var hops []route.NextHop
@@ -115,6 +119,8 @@ func parseRoute(body []byte) (s seen, ok bool) {
 			hop.Gateway, _ = netip.AddrFromSlice(val)
 		case unix.RTA_MULTIPATH:
 			hops = parseHops(val)
+		case rtaNHID:
+			s.nexthop = native.Uint32(val)
 		}
 	})
 	s.prefix = netip.PrefixFrom(dst, int(body[1]))
@@ -160,9 +166,14 @@ func attrUint32(m []byte, typ uint16, v uint32) []byte {
 	return native.AppendUint32(m, v)
 }
 
-// finish writes the length into the header.
-func finish(m []byte) []byte {
-	native.PutUint32(m, uint32(len(m)))
+func attrAddr(m []byte, typ uint16, a netip.Addr) []byte {
+	a4 := a.As4()
+	return attr(m, typ, a4[:])
+}
+
+// finish writes the length into the header of the message that begins at.
+func finish(m []byte, at int) []byte {
+	native.PutUint32(m[at:], uint32(len(m)-at))
 	return m
 }
 

@@ -72,39 +72,56 @@ type refusal struct {
 	err   error
 }
 
-// batch sends requests, each a whole message whose header's flags lack NLM_F_ACK, and returns those that the kernel
-// refused. The others took effect even then. An error means that the outcome is unknown: read the table.
-func (s *socket) batch(msgs [][]byte) ([]refusal, error) {
-	var refused []refusal
-	for start := 0; start < len(msgs); start += sendBatch {
-		part := msgs[start:min(start+sendBatch, len(msgs))]
-		first := s.seq + 1
-		var buf []byte
-		for i, m := range part {
-			s.seq++
-			native.PutUint32(m[8:], s.seq)
-			if i == len(part)-1 {
-				native.PutUint16(m[6:], native.Uint16(m[6:])|unix.NLM_F_ACK)
-			}
-			buf = append(buf, m...)
-		}
-		if err := unix.Sendto(s.fd, buf, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-			return refused, fmt.Errorf("send to netlink: %w", err)
-		}
-		err := s.receive(func(h header, body []byte) (done bool, err error) {
-			if h.typ != unix.NLMSG_ERROR || h.seq < first || h.seq > s.seq {
-				return false, nil // left over from a request that was given up
-			}
-			if err := ackError(h, body); err != nil {
-				refused = append(refused, refusal{index: start + int(h.seq-first), err: err})
-			}
-			return h.seq == s.seq, nil
-		})
-		if err != nil {
-			return refused, err
-		}
+// batch collects requests and sends many at once.
+type batch struct {
+	sock    *socket
+	buf     []byte
+	last    int // where the last request begins
+	pending int // requests in buf
+	sent    int // requests before those
+	refused []refusal
+}
+
+func (s *socket) batch() *batch { return &batch{sock: s, buf: make([]byte, 0, sendBatch*96)} }
+
+// add appends one request: write appends the whole message to the buffer that it is given.
+func (b *batch) add(write func([]byte) []byte) error {
+	b.last = len(b.buf)
+	b.buf = write(b.buf)
+	b.sock.seq++
+	native.PutUint32(b.buf[b.last+8:], b.sock.seq)
+	b.pending++
+	if b.pending < sendBatch {
+		return nil
 	}
-	return refused, nil
+	return b.flush()
+}
+
+// flush sends what is pending and notes what the kernel refused; the rest took effect even then. An error means that
+// the outcome is unknown: read the table.
+func (b *batch) flush() error {
+	if b.pending == 0 {
+		return nil
+	}
+	flags := b.buf[b.last+6:]
+	native.PutUint16(flags, native.Uint16(flags)|unix.NLM_F_ACK) // one answer for all, besides the refusals
+	if err := unix.Sendto(b.sock.fd, b.buf, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return fmt.Errorf("send to netlink: %w", err)
+	}
+	end := b.sock.seq
+	first := end - uint32(b.pending) + 1
+	err := b.sock.receive(func(h header, body []byte) (done bool, err error) {
+		if h.typ != unix.NLMSG_ERROR || h.seq < first || h.seq > end {
+			return false, nil // left over from a request that was given up
+		}
+		if err := ackError(h, body); err != nil {
+			b.refused = append(b.refused, refusal{index: b.sent + int(h.seq-first), err: err})
+		}
+		return h.seq == end, nil
+	})
+	b.sent += b.pending
+	b.buf, b.pending = b.buf[:0], 0
+	return err
 }
 
 // dump sends one dump request and hands every answer to f. The result is used only when the kernel says that nothing

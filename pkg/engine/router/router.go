@@ -19,9 +19,9 @@ import (
 
 // Speaker is where paths come from and announcements go to.
 type Speaker interface {
-	// Take returns the paths of every prefix that changed since the last call; none means that the prefix is gone.
-	Take() map[netip.Prefix][]route.Path
-	Learned() []route.Path
+	// Take returns every prefix that changed since the last call; no way means that the prefix is gone.
+	Take() []route.Learned
+	Learned() []route.Learned
 	Announce([]route.Announcement) error
 	// Synced reports that all peers are there and have told everything they know.
 	Synced() bool
@@ -55,6 +55,7 @@ type Router struct {
 
 	mu       sync.Mutex // guards what follows against Status
 	topo     route.Topology
+	resolver *route.Resolver // of topo
 	actual   route.FIB
 	desired  route.FIB
 	stale    map[netip.Prefix]bool // left by an earlier process and not learned again yet
@@ -69,7 +70,7 @@ type news struct {
 	reread   bool           // the kernel's routes may have changed
 	decide   bool           // policy or intents changed
 	gone     []netip.Prefix // routes that somebody removed
-	changed  map[netip.Prefix][]route.Path
+	changed  []route.Learned
 }
 
 // some is how many lines of one kind a round logs one by one; more are told as a number.
@@ -178,18 +179,19 @@ func (r *Router) look(n news) (err error) {
 		if r.topo, err = r.o.Kernel.Topology(); err != nil {
 			return err
 		}
+		r.resolver = route.NewResolver(r.topo)
 	}
 	for _, p := range n.gone {
 		delete(r.actual, p)
 	}
-	for p := range n.changed { // a peer has spoken about it: learned again, or withdrawn
-		delete(r.stale, p)
+	for _, l := range n.changed { // a peer has spoken about it: learned again, or withdrawn
+		delete(r.stale, l.Prefix)
 	}
 	return nil
 }
 
 func (r *Router) decideAll(pol route.Policy, intents []route.Intent) {
-	r.decision = route.Compute(route.Input{Policy: pol, Intents: intents, Paths: r.o.Speaker.Learned(), Topology: r.topo})
+	r.decision = route.Compute(route.Input{Policy: pol, Intents: intents, Learned: r.o.Speaker.Learned(), Topology: r.topo})
 	r.desired = r.decision.FIB
 	refused := map[netip.Prefix][]route.Refused{}
 	for _, x := range r.decision.Refused {
@@ -204,10 +206,11 @@ func (r *Router) decideAll(pol route.Policy, intents []route.Intent) {
 	r.decision.FIB, r.decision.Refused = nil, nil
 }
 
-func (r *Router) decideSome(pol route.Policy, changed map[netip.Prefix][]route.Path) {
+func (r *Router) decideSome(pol route.Policy, changed []route.Learned) {
 	var fresh []route.Refused
-	for p, paths := range changed {
-		entry, refused := route.Choose(pol, r.topo, paths)
+	for _, l := range changed {
+		p := l.Prefix
+		entry, refused := route.Choose(pol, r.resolver, l)
 		fresh = append(fresh, unknown(r.refused[p], refused)...)
 		if len(refused) > 0 {
 			r.refused[p] = refused
@@ -257,22 +260,17 @@ func (r *Router) wanted() route.FIB {
 
 // planFor looks only at the prefixes that were spoken about.
 func (r *Router) planFor(n news) route.Plan {
-	want, have := route.FIB{}, route.FIB{}
-	note := func(p netip.Prefix) {
-		if e, ok := r.desired[p]; ok {
-			want[p] = e
-		}
-		if e, ok := r.actual[p]; ok {
-			have[p] = e
-		}
-	}
-	for p := range n.changed {
-		note(p)
+	plan := make(route.Plan, 0, len(n.changed)+len(n.gone))
+	for _, l := range n.changed {
+		plan = route.Step(plan, l.Prefix, r.desired, r.actual)
 	}
 	for _, p := range n.gone {
-		note(p)
+		if !slices.ContainsFunc(plan, func(c route.Change) bool { return c.Prefix == p }) {
+			plan = route.Step(plan, p, r.desired, r.actual)
+		}
 	}
-	return route.Diff(want, have)
+	plan.Sort()
+	return plan
 }
 
 // done takes over what the kernel took, and tells of it.
@@ -286,15 +284,15 @@ func (r *Router) done(plan route.Plan, failures []route.Failure) {
 		if refused[c.Prefix] {
 			continue
 		}
-		switch {
-		case c.New == nil:
+		switch c.Op {
+		case route.Remove:
 			delete(r.actual, c.Prefix)
 			removed++
-		case c.Old == nil:
-			r.actual[c.Prefix] = *c.New
+		case route.Add:
+			r.actual[c.Prefix] = c.New
 			added++
-		default:
-			r.actual[c.Prefix] = *c.New
+		case route.Replace:
+			r.actual[c.Prefix] = c.New
 			replaced++
 		}
 		if len(plan) <= some {

@@ -26,36 +26,35 @@ var (
 
 // speaker is a BGP speaker whose peer says what the test says.
 type speaker struct {
-	paths     map[netip.Prefix][]route.Path
+	learned   map[netip.Prefix][]route.Via
 	dirty     map[netip.Prefix]bool
 	synced    bool
 	announced string
 }
 
 func (s *speaker) learn(prefix string, gws ...string) {
-	if s.paths == nil {
-		s.paths, s.dirty = map[netip.Prefix][]route.Path{}, map[netip.Prefix]bool{}
+	if s.learned == nil {
+		s.learned, s.dirty = map[netip.Prefix][]route.Via{}, map[netip.Prefix]bool{}
 	}
 	p := pfx(prefix)
-	delete(s.paths, p)
+	delete(s.learned, p)
 	for _, gw := range gws {
-		s.paths[p] = append(s.paths[p], route.Path{Prefix: p, NextHop: addr(gw), Peer: addr("10.20.30.1")})
+		s.learned[p] = append(s.learned[p], route.Via{NextHop: addr(gw), Peer: addr("10.20.30.1")})
 	}
 	s.dirty[p] = true
 }
 
-func (s *speaker) Take() map[netip.Prefix][]route.Path {
-	out := map[netip.Prefix][]route.Path{}
+func (s *speaker) Take() (out []route.Learned) {
 	for p := range s.dirty {
-		out[p] = s.paths[p]
+		out = append(out, route.Learned{Prefix: p, Via: s.learned[p]})
 	}
 	clear(s.dirty)
 	return out
 }
 
-func (s *speaker) Learned() (out []route.Path) {
-	for _, paths := range s.paths {
-		out = append(out, paths...)
+func (s *speaker) Learned() (out []route.Learned) {
+	for p, via := range s.learned {
+		out = append(out, route.Learned{Prefix: p, Via: via})
 	}
 	return out
 }
@@ -79,11 +78,11 @@ func (k *kernel) Apply(plan route.Plan) (failures []route.Failure, err error) {
 	for _, c := range plan {
 		have, ok := k.fib[c.Prefix]
 		switch {
-		case c.Old == nil && ok:
+		case c.Op == route.Add && ok:
 			err = errors.New("file exists")
-		case c.Old != nil && (!ok || !have.Equal(*c.Old)):
+		case c.Op != route.Add && (!ok || !have.Equal(c.Old)):
 			err = errors.New("no such process")
-		case c.New != nil && slices.ContainsFunc(c.New.Hops, func(h route.NextHop) bool { return h.Gateway == addr("10.20.30.99") }):
+		case slices.ContainsFunc(c.New.Hops, func(h route.NextHop) bool { return h.Gateway == addr("10.20.30.99") }):
 			err = errors.New("network is unreachable")
 		default:
 			err = nil
@@ -92,10 +91,10 @@ func (k *kernel) Apply(plan route.Plan) (failures []route.Failure, err error) {
 			failures = append(failures, route.Failure{Change: c, Err: err})
 			continue
 		}
-		if c.New == nil {
+		if c.Op == route.Remove {
 			delete(k.fib, c.Prefix)
 		} else {
-			k.fib[c.Prefix] = *c.New
+			k.fib[c.Prefix] = c.New
 		}
 		fmt.Fprintln(&k.log, c)
 	}

@@ -6,7 +6,9 @@ package portal
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/l3edge/l3edge/pkg/core/service"
@@ -38,16 +40,86 @@ const (
 	Drop
 )
 
-// Portal is what stands behind one Key. Endpoints are the chosen ones: sorted, without duplicates, maybe none.
-type Portal struct {
-	Service   service.PortName
+// Kind says what sort of address a Key is. Where two services claim one Key the lower kind wins.
+type Kind uint8
+
+// The kinds of service addresses.
+const (
+	ClusterIP Kind = iota
+	LoadBalancer
+	ExternalIP
+	NodePort
+)
+
+// String is the kind as Kubernetes spells it.
+func (k Kind) String() string {
+	return [...]string{"ClusterIP", "LoadBalancer", "ExternalIP", "NodePort"}[k]
+}
+
+// Choice is the answer to one group of clients. Endpoints are sorted, without duplicates, maybe none.
+type Choice struct {
 	Endpoints []netip.AddrPort
 	OnEmpty   Empty
-	Affinity  time.Duration // ClientIP session affinity; 0: none
+}
+
+// Portal is what stands behind one Key. Its own Endpoints and OnEmpty are for clients on this node: its pods and itself.
+type Portal struct {
+	Service     service.PortName
+	Kind        Kind
+	Endpoints   []netip.AddrPort
+	OnEmpty     Empty
+	Outside     *Choice           // for clients that are not on this node; nil: the same
+	Affinity    time.Duration     // ClientIP session affinity; 0: none
+	Sources     []netip.Prefix    // who may come; empty: everybody. Others meet silence
+	Annotations map[string]string // of the Service
+}
+
+// For returns what a client gets: inside is whether it is on this node.
+func (p Portal) For(inside bool) Choice {
+	if inside || p.Outside == nil {
+		return Choice{p.Endpoints, p.OnEmpty}
+	}
+	return *p.Outside
+}
+
+// Equal reports that both portals treat every client alike.
+func (p Portal) Equal(o Portal) bool {
+	same := p.Service == o.Service && p.Kind == o.Kind && p.OnEmpty == o.OnEmpty && p.Affinity == o.Affinity &&
+		slices.Equal(p.Endpoints, o.Endpoints) && slices.Equal(p.Sources, o.Sources) && maps.Equal(p.Annotations, o.Annotations)
+	if !same || (p.Outside == nil) != (o.Outside == nil) {
+		return false
+	}
+	return p.Outside == nil || p.Outside.OnEmpty == o.Outside.OnEmpty && slices.Equal(p.Outside.Endpoints, o.Outside.Endpoints)
 }
 
 // Table is the whole answer of one node at one moment. It is immutable once published.
 type Table struct {
 	Portals map[Key]Portal
 	Nets    []netip.Prefix // portal nets: addresses inside that no Service holds are rejected, never routed
+	Here    []netip.Prefix // what is on this node: its pod subnets and its own addresses; empty: unknown, everything is
+	Pods    []netip.Prefix // its pod subnets alone; empty: unknown
+	Refused []Refusal      // what could not be served, sorted by service
+}
+
+// Refusal is a claim of a Service that the Table does not grant.
+type Refusal struct {
+	Service service.PortName
+	Key     Key
+	Why     string
+}
+
+// String is for a log: what is refused to whom, and why.
+func (r Refusal) String() string { return fmt.Sprintf("%s of %s: %s", r.Key, r.Service, r.Why) }
+
+// Inside reports that a is on this node.
+func (t Table) Inside(a netip.Addr) bool { return len(t.Here) == 0 || within(t.Here, a) }
+
+// Guarded reports that nothing but the Table answers on a: a ClusterIP, a load balancer's address that is not this
+// node's own, or any address of a portal net. What its portals do not take is rejected.
+func (t Table) Guarded(a netip.Addr, k Kind) bool {
+	return k == ClusterIP || k == LoadBalancer && !within(t.Here, a)
+}
+
+func within(ps []netip.Prefix, a netip.Addr) bool {
+	return slices.ContainsFunc(ps, func(p netip.Prefix) bool { return p.Contains(a) })
 }

@@ -183,13 +183,23 @@ func (f *front) connect(t *target, client netip.Addr) (*net.TCPConn, *backend, e
 			return conn, b, nil
 		}
 		b.active.Add(-1)
-		if b.refused(t.tuning) {
+		if !ours(err) && b.refused(t.tuning) {
 			f.count.ejected.Add(1)
 			f.p.o.Log.Warn("endpoint rests", "service", t.portal.Service.String(), "endpoint", b.addr.String(), "error", err)
 		}
 		tried, errs = append(tried, b), append(errs, err)
 	}
 	return nil, nil, fmt.Errorf("no endpoint took the connection in %d attempts: %w", len(tried), errors.Join(errs...))
+}
+
+// ours reports whether a connect failed for want of something on this node, which no endpoint can be blamed for.
+func ours(err error) bool {
+	for _, e := range []syscall.Errno{syscall.EADDRNOTAVAIL, syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EAGAIN} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return errors.Is(err, context.Canceled)
 }
 
 var errNoEndpoints = errors.New("no endpoints")

@@ -92,18 +92,22 @@ func (p *Proxy) Apply(t portal.Table, tune map[service.Name]tuning.Settings) (ma
 		}
 	}
 	maps.DeleteFunc(p.ports, func(k portal.Key, _ uint16) bool { _, ok := t.Portals[k]; return !ok })
-	var errs []error
+	failed := map[portal.Key]error{}
 	ports := make(map[portal.Key]uint16, len(t.Portals))
-	for _, key := range slices.SortedFunc(maps.Keys(t.Portals), portal.Key.Compare) {
-		settings, ok := tune[t.Portals[key].Service.Name]
+	for key, want := range t.Portals {
+		settings, ok := tune[want.Service.Name]
 		if !ok {
 			settings = tuning.Default()
 		}
-		if err := p.serve(key, t.Portals[key], settings); err != nil {
-			errs = append(errs, fmt.Errorf("open portal %s for %s: %w", key, t.Portals[key].Service, err))
+		if err := p.serve(key, want, settings); err != nil {
+			failed[key] = fmt.Errorf("open portal %s for %s: %w", key, want.Service, err)
 			continue
 		}
 		ports[key] = p.ports[key]
+	}
+	var errs []error
+	for _, key := range slices.SortedFunc(maps.Keys(failed), portal.Key.Compare) {
+		errs = append(errs, failed[key])
 	}
 	return ports, errors.Join(errs...)
 }

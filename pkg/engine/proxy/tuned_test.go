@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -239,5 +240,22 @@ func TestALogLinePerChangeNotPerConnection(t *testing.T) {
 	}
 	if got := strings.Count(log.String(), "can connect again"); got != 1 {
 		t.Errorf("two successes made %d lines:\n%s", got, log.String())
+	}
+}
+
+func TestWantOfPortsIsNotTheEndpointsFault(t *testing.T) {
+	for _, tt := range []struct {
+		err  error
+		ours bool
+	}{
+		{&net.OpError{Op: "dial", Err: syscall.EADDRNOTAVAIL}, true},
+		{&net.OpError{Op: "dial", Err: syscall.EMFILE}, true},
+		{&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, false},
+		{&net.OpError{Op: "dial", Err: syscall.EHOSTUNREACH}, false},
+		{&net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}, false},
+	} {
+		if got := ours(tt.err); got != tt.ours {
+			t.Errorf("%v: ours = %v", tt.err, got)
+		}
 	}
 }

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -13,51 +12,69 @@ import (
 	"github.com/l3edge/l3edge/pkg/core/attach"
 	"github.com/l3edge/l3edge/pkg/core/mark"
 	"github.com/l3edge/l3edge/pkg/core/pool"
+	"github.com/l3edge/l3edge/pkg/core/rawjson"
 	"github.com/l3edge/l3edge/pkg/edge/cni"
 )
 
 // rawConfig is the configuration as written; docs/reference/bridge-l3.md explains every key, and a test compares.
 type rawConfig struct {
-	Bridge           string          `json:"bridge"`
-	Subnet           string          `json:"subnet"`
-	Ranges           [][]rawRange    `json:"ranges"`
-	MTU              int             `json:"mtu"`
-	IsGateway        *bool           `json:"isGateway"`
-	IsDefaultGateway *bool           `json:"isDefaultGateway"`
-	ForceAddress     bool            `json:"forceAddress"`
-	HairpinMode      *bool           `json:"hairpinMode"`
-	PromiscMode      bool            `json:"promiscMode"`
-	PortIsolation    bool            `json:"portIsolation"`
-	LocalRouting     string          `json:"localRouting"`
-	EnableDAD        bool            `json:"enabledad"`
-	DisableContainer bool            `json:"disableContainerInterface"`
-	NodeFile         string          `json:"nodeFile"`
-	IPAM             json.RawMessage `json:"ipam"`
+	Bridge, Subnet, LocalRouting, NodeFile                        string
+	Ranges, IPAM                                                  rawjson.Value
+	MTU                                                           int
+	IsGateway, IsDefaultGateway, HairpinMode                      *bool
+	ForceAddress, PromiscMode, PortIsolation, DAD, Down, MACSpoof bool
 
-	IPMasq              bool            `json:"ipMasq"`
-	IPMasqBackend       string          `json:"ipMasqBackend"`
-	VLAN                int             `json:"vlan"`
-	VLANTrunk           json.RawMessage `json:"vlanTrunk"`
-	PreserveDefaultVLAN bool            `json:"preserveDefaultVlan"`
-	MACSpoofCheck       bool            `json:"macspoofchk"`
+	IPMasq, PreserveDefaultVLAN bool
+	IPMasqBackend               string
+	VLAN                        int
+	VLANTrunk                   rawjson.Value
+}
+
+// field is one key and where its value goes.
+type field struct {
+	key  string
+	into any
+}
+
+func (r *rawConfig) fields() []field {
+	return []field{
+		{"bridge", &r.Bridge}, {"subnet", &r.Subnet}, {"ranges", &r.Ranges}, {"ipam", &r.IPAM}, {"mtu", &r.MTU},
+		{"isGateway", &r.IsGateway}, {"isDefaultGateway", &r.IsDefaultGateway}, {"forceAddress", &r.ForceAddress},
+		{"hairpinMode", &r.HairpinMode}, {"promiscMode", &r.PromiscMode}, {"portIsolation", &r.PortIsolation},
+		{"localRouting", &r.LocalRouting}, {"enabledad", &r.DAD}, {"disableContainerInterface", &r.Down}, {"nodeFile", &r.NodeFile},
+		{"ipMasq", &r.IPMasq}, {"ipMasqBackend", &r.IPMasqBackend}, {"vlan", &r.VLAN}, {"vlanTrunk", &r.VLANTrunk},
+		{"preserveDefaultVlan", &r.PreserveDefaultVLAN}, {"macspoofchk", &r.MACSpoof},
+	}
 }
 
 // rawRange is one range as host-local writes it.
-type rawRange struct {
-	Subnet     string `json:"subnet"`
-	RangeStart string `json:"rangeStart"`
-	RangeEnd   string `json:"rangeEnd"`
-	Gateway    string `json:"gateway"`
+type rawRange struct{ Subnet, RangeStart, RangeEnd, Gateway string }
+
+func (r *rawRange) fields() []field {
+	return []field{{"subnet", &r.Subnet}, {"rangeStart", &r.RangeStart}, {"rangeEnd", &r.RangeEnd}, {"gateway", &r.Gateway}}
 }
 
 // rawIPAM is host-local's block, as it stands.
 type rawIPAM struct {
-	Type string `json:"type"`
 	rawRange
-	Ranges     [][]rawRange `json:"ranges"`
-	Routes     []cni.Route  `json:"routes"`
-	DataDir    string       `json:"dataDir"`
-	ResolvConf string       `json:"resolvConf"`
+	Type, DataDir, ResolvConf string
+	Ranges, Routes            rawjson.Value
+}
+
+func (r *rawIPAM) fields() []field {
+	return append(r.rawRange.fields(), field{"type", &r.Type}, field{"ranges", &r.Ranges}, field{"routes", &r.Routes},
+		field{"dataDir", &r.DataDir}, field{"resolvConf", &r.ResolvConf})
+}
+
+// read decodes the keys of an object, naming the place of each that does not fit.
+func read(place string, o rawjson.Object, fields []field) error {
+	var errs []error
+	for _, f := range fields {
+		if err := o.Get(f.key).Decode(f.into); err != nil {
+			errs = append(errs, fmt.Errorf("%s%s: %w", place, f.key, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // config is what the verbs work with; Parse makes it, so it is valid.
@@ -76,12 +93,12 @@ type config struct {
 // parse reads the plugin's keys. Every mistake is reported at once, each with its place.
 func parse(c *cni.Call) (config, error) {
 	raw := rawConfig{Bridge: "cni0", LocalRouting: "bridge", NodeFile: mark.NodeFile}
-	if err := json.Unmarshal(c.Config, &raw); err != nil {
-		return config{}, cni.Errorf(cni.CodeDecode, "parse configuration: %w", err)
+	if err := read("", c.Keys, raw.fields()); err != nil {
+		return config{}, cni.Errorf(cni.CodeInvalidConfig, "%w", err)
 	}
 	conf := config{
 		Bridge: raw.Bridge, MTU: raw.MTU, Force: raw.ForceAddress, Promisc: raw.PromiscMode, Isolated: raw.PortIsolation,
-		Routed: raw.LocalRouting == "routed", DAD: raw.EnableDAD, Down: raw.DisableContainer, NodeFile: raw.NodeFile, DNS: c.Net.DNS,
+		Routed: raw.LocalRouting == "routed", DAD: raw.DAD, Down: raw.Down, NodeFile: raw.NodeFile, DNS: c.Net.DNS,
 		Gateway: orTrue(raw.IsGateway), Hairpin: raw.HairpinMode == nil && !raw.PromiscMode || raw.HairpinMode != nil && *raw.HairpinMode,
 	}
 	errs := raw.check()
@@ -96,7 +113,7 @@ func parse(c *cni.Call) (config, error) {
 	if raw.IsDefaultGateway != nil && *raw.IsDefaultGateway {
 		conf.Gateway = true // as the reference plugin has it
 	}
-	conf.DefaultRoute = conf.Gateway && ipam.Routes == nil
+	conf.DefaultRoute = conf.Gateway && ipam.Routes.IsNull()
 	if raw.IsDefaultGateway != nil {
 		conf.DefaultRoute = *raw.IsDefaultGateway
 	}
@@ -125,20 +142,24 @@ func (r rawConfig) check() (errs []error) {
 	refuse(r.PromiscMode && r.HairpinMode != nil && *r.HairpinMode, "hairpinMode: excludes promiscMode, as a frame would come back twice")
 	const noVLAN = "%s: VLANs on the bridge are not supported; give each VLAN a network with a bridge of its own"
 	refuse(r.VLAN != 0, noVLAN, "vlan")
-	refuse(len(r.VLANTrunk) > 0 && string(r.VLANTrunk) != "null" && string(r.VLANTrunk) != "[]", noVLAN, "vlanTrunk")
-	refuse(r.MACSpoofCheck, "macspoofchk: not supported")
+	refuse(!r.VLANTrunk.IsNull() && string(r.VLANTrunk) != "[]", noVLAN, "vlanTrunk")
+	refuse(r.MACSpoof, "macspoofchk: not supported")
 	return errs
 }
 
 func (r rawConfig) ipam(conf *config) (rawIPAM, error) {
 	var ipam rawIPAM
-	if len(r.IPAM) == 0 || string(r.IPAM) == "null" {
+	if r.IPAM.IsNull() {
 		return ipam, nil
 	}
-	if err := json.Unmarshal(r.IPAM, &ipam); err != nil {
+	o, err := r.IPAM.Object()
+	if err != nil {
 		return ipam, fmt.Errorf("ipam: %w", err)
 	}
-	conf.NoAddress = ipam.Type == "" && ipam.Subnet == "" && len(ipam.Ranges) == 0 && r.Subnet == "" && len(r.Ranges) == 0 && ipam.Routes == nil && ipam.DataDir == ""
+	if err := read("ipam.", o, ipam.fields()); err != nil {
+		return ipam, err
+	}
+	conf.NoAddress = len(o) == 0 && r.Subnet == "" && r.Ranges.IsNull()
 	if ipam.Type != "" && ipam.Type != "host-local" && ipam.Type != "bridge-l3" {
 		return ipam, fmt.Errorf("ipam.type: %q: only host-local's block is understood; leave ipam out to use the node's pod subnets", ipam.Type)
 	}
@@ -155,22 +176,28 @@ func (conf *config) addresses(raw rawConfig, ipam rawIPAM, c *cni.Call) error {
 			conf.Sets = append(conf.Sets, s)
 		}
 	}
-	var asked [][]rawRange
-	if _, err := c.Runtime("ipRanges", &asked); err != nil {
-		errs = append(errs, err)
-	}
 	if raw.Subnet != "" {
 		add("subnet", []rawRange{{Subnet: raw.Subnet}})
 	}
 	if ipam.Subnet != "" {
 		add("ipam", []rawRange{ipam.rawRange})
 	}
+	var asked rawjson.Value
+	_, err := c.Runtime("ipRanges", &asked)
+	errs = append(errs, err)
 	for _, group := range []struct {
 		place string
-		sets  [][]rawRange
+		sets  rawjson.Value
 	}{{"runtimeConfig.ipRanges", asked}, {"ranges", raw.Ranges}, {"ipam.ranges", ipam.Ranges}} {
-		for i, set := range group.sets {
-			add(fmt.Sprintf("%s[%d]", group.place, i), set)
+		sets, err := group.sets.Array()
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", group.place, err))
+		}
+		for i, v := range sets {
+			place := fmt.Sprintf("%s[%d]", group.place, i)
+			set, err := readSet(place, v)
+			errs = append(errs, err)
+			add(place, set)
 		}
 	}
 	for i, a := range conf.Sets {
@@ -200,6 +227,26 @@ func overlap(a, b pool.Set) bool {
 		}
 	}
 	return false
+}
+
+func readSet(place string, v rawjson.Value) (set []rawRange, err error) {
+	list, err := v.Array()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", place, err)
+	}
+	for i, v := range list {
+		at := fmt.Sprintf("%s[%d]", place, i)
+		var r rawRange
+		o, err := v.Object()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", at, err)
+		}
+		if err := read(at+".", o, r.fields()); err != nil {
+			return nil, err
+		}
+		set = append(set, r)
+	}
+	return set, nil
 }
 
 func parseSet(place string, raw []rawRange) (pool.Set, error) {
@@ -237,15 +284,22 @@ func parseSet(place string, raw []rawRange) (pool.Set, error) {
 	return set, errors.Join(errs...)
 }
 
-func routes(raw []cni.Route) ([]attach.Route, error) {
-	var out []attach.Route
+func routes(v rawjson.Value) (out []attach.Route, err error) {
+	list, err := v.Array()
+	if err != nil {
+		return nil, fmt.Errorf("ipam.routes: %w", err)
+	}
 	var errs []error
-	for i, r := range raw {
-		if !r.Dst.IsValid() {
-			errs = append(errs, fmt.Errorf("ipam.routes[%d].dst: missing", i))
-			continue
+	for i, v := range list {
+		o, err := v.Object()
+		if err == nil {
+			var r cni.Route
+			r, err = cni.ParseRoute(o)
+			out = append(out, attach.Route{Dst: r.Dst.Masked(), Via: r.GW, MTU: r.MTU, AdvMSS: r.AdvMSS, Priority: r.Priority, Table: r.Table, Scope: r.Scope})
 		}
-		out = append(out, attach.Route{Dst: r.Dst.Masked(), Via: r.GW, MTU: r.MTU, AdvMSS: r.AdvMSS, Priority: r.Priority, Table: r.Table, Scope: r.Scope})
+		if err != nil {
+			errs = append(errs, fmt.Errorf("ipam.routes[%d]: %w", i, err))
+		}
 	}
 	return out, errors.Join(errs...)
 }

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"io/fs"
 	"net/netip"
@@ -21,9 +20,11 @@ import (
 // sends the one of today, and a pod must be removable whatever it says.
 func locate(c *cni.Call) config {
 	raw := rawConfig{Bridge: "cni0"}
-	_ = json.Unmarshal(c.Config, &raw)
+	_ = read("", c.Keys, raw.fields())
 	var ipam rawIPAM
-	_ = json.Unmarshal(raw.IPAM, &ipam)
+	if o, err := raw.IPAM.Object(); err == nil {
+		_ = read("", o, ipam.fields())
+	}
 	conf := config{Bridge: raw.Bridge, LeaseDir: mark.LeaseDir}
 	if ipam.DataDir != "" {
 		conf.LeaseDir = strings.TrimSuffix(ipam.DataDir, "/")

@@ -3,10 +3,11 @@
 package cni
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/l3edge/l3edge/pkg/core/rawjson"
 )
 
 // Call is one invocation of a plugin, read and checked.
@@ -18,28 +19,18 @@ type Call struct {
 	Args        map[string]string // CNI_ARGS; keys as the runtime wrote them
 	Path        []string          // CNI_PATH
 	Net         Network
-	Config      []byte // stdin, whole, for the plugin's own keys
+	runtime     rawjson.Object
+	args        rawjson.Object
+	Config      []byte         // stdin, whole
+	Keys        rawjson.Object // the same, taken apart
 }
 
 // Network is the part of a plugin's configuration that means the same to every plugin.
 type Network struct {
-	CNIVersion   string          `json:"cniVersion"`
-	Name         string          `json:"name"`
-	Type         string          `json:"type"`
-	Capabilities map[string]bool `json:"capabilities"`
-	DNS          DNS             `json:"dns"`
-
-	// Valid are the attachments that a GC must keep (spec: cni.dev/valid-attachments).
-	Valid []Attachment `json:"cni.dev/valid-attachments"`
-
-	// PrevResult is what the plugins before this one, or the ADD before this CHECK or DEL, have made; nil when none.
-	PrevResult *Result `json:"-"`
-
-	RawRuntime map[string]json.RawMessage `json:"runtimeConfig"`
-	RawArgs    struct {
-		CNI map[string]json.RawMessage `json:"cni"`
-	} `json:"args"`
-	RawPrev json.RawMessage `json:"prevResult"`
+	CNIVersion, Name, Type string
+	DNS                    DNS
+	Valid                  []Attachment // GC: the attachments that must be kept (cni.dev/valid-attachments)
+	PrevResult             *Result      // what the plugins before this one, or the ADD before this CHECK or DEL, made; nil: none
 }
 
 // Attachment names one container's interface.
@@ -51,11 +42,11 @@ type Attachment struct {
 // Runtime decodes runtimeConfig[key] (a capability argument) into v and reports whether it was there. Keys match in any
 // letter case at every level: containerd writes HostPort where the conventions say hostPort.
 func (c *Call) Runtime(key string, v any) (bool, error) {
-	return lookup("runtimeConfig", c.Net.RawRuntime, key, v)
+	return lookup("runtimeConfig", c.runtime, key, v)
 }
 
 // CNIArg decodes args.cni[key] of the configuration into v and reports whether it was there.
-func (c *Call) CNIArg(key string, v any) (bool, error) { return lookup("args.cni", c.Net.RawArgs.CNI, key, v) }
+func (c *Call) CNIArg(key string, v any) (bool, error) { return lookup("args.cni", c.args, key, v) }
 
 // EnvArg is the value of a CNI_ARGS key, in any letter case.
 func (c *Call) EnvArg(key string) (string, bool) {
@@ -67,38 +58,30 @@ func (c *Call) EnvArg(key string) (string, bool) {
 	return "", false
 }
 
-func lookup(place string, m map[string]json.RawMessage, key string, v any) (bool, error) {
-	raw, ok := m[key]
-	if !ok {
-		for k := range m {
-			if strings.EqualFold(k, key) {
-				raw, ok = m[k], true
-				break
-			}
-		}
-	}
-	if !ok || string(raw) == "null" {
+func lookup(place string, o rawjson.Object, key string, v any) (bool, error) {
+	raw := o.Get(key)
+	if raw.IsNull() {
 		return false, nil
 	}
-	if err := json.Unmarshal(raw, v); err != nil {
+	if err := raw.Decode(v); err != nil {
 		return false, Errorf(CodeInvalidConfig, "%s.%s: %w", place, key, err)
 	}
 	return true, nil
 }
 
 // parseCall reads environment and configuration. Every mistake of the environment is named at once.
-func parseCall(env func(string) string, stdin []byte) (*Call, error) {
-	c := &Call{Command: env("CNI_COMMAND"), ContainerID: env("CNI_CONTAINERID"), Netns: env("CNI_NETNS"), IfName: env("CNI_IFNAME"), Config: stdin}
-	args, argsErr := parseArgs(env("CNI_ARGS"))
+func parseCall(env func(string) string, stdin []byte) (c *Call, err error) {
+	c = &Call{Command: env("CNI_COMMAND"), ContainerID: env("CNI_CONTAINERID"), Netns: env("CNI_NETNS"), IfName: env("CNI_IFNAME")}
+	pairs, argsErr := parseArgs(env("CNI_ARGS"))
 	if err := errors.Join(c.checkEnv(), argsErr); err != nil {
 		return c, Errorf(CodeInvalidEnvironment, "%w", err)
 	}
-	c.Args = args
+	c.Args = pairs
 	if p := env("CNI_PATH"); p != "" {
 		c.Path = strings.Split(p, ":")
 	}
-	if err := json.Unmarshal(stdin, &c.Net); err != nil {
-		return c, Errorf(CodeDecode, "parse network configuration: %w", err)
+	if err := c.ReadConfig(stdin); err != nil {
+		return c, err
 	}
 	if c.Net.CNIVersion == "" {
 		c.Net.CNIVersion = "0.1.0" // what the specification says an absent version means; refused below
@@ -109,14 +92,36 @@ func parseCall(env func(string) string, stdin []byte) (*Call, error) {
 	if !isName(c.Net.Name) {
 		return c, Errorf(CodeInvalidConfig, "name: %q is not a network name", c.Net.Name)
 	}
-	if len(c.Net.RawPrev) > 0 && string(c.Net.RawPrev) != "null" {
-		prev, err := ParseResult(c.Net.RawPrev)
-		if err != nil {
+	if prev := c.Keys.Get("prevResult"); !prev.IsNull() {
+		if c.Net.PrevResult, err = ParseResult(prev); err != nil {
 			return c, Errorf(CodeDecode, "prevResult: %w", err)
 		}
-		c.Net.PrevResult = prev
 	}
 	return c, nil
+}
+
+// ReadConfig reads a plugin's network configuration into Keys and, but for PrevResult, Net.
+func (c *Call) ReadConfig(text []byte) (err error) {
+	c.Config = text
+	if c.Keys, err = rawjson.ParseObject(text); err != nil {
+		return Errorf(CodeDecode, "parse network configuration: %w", err)
+	}
+	var args rawjson.Value
+	for name, into := range map[string]any{
+		"cniVersion": &c.Net.CNIVersion, "name": &c.Net.Name, "type": &c.Net.Type, "dns": &c.Net.DNS,
+		"cni.dev/valid-attachments": &c.Net.Valid, "args": &args,
+	} {
+		if err := c.Keys.Get(name).Decode(into); err != nil {
+			return Errorf(CodeDecode, "parse network configuration: %s: %w", name, err)
+		}
+	}
+	if c.runtime, err = c.Keys.Get("runtimeConfig").Object(); err != nil {
+		return Errorf(CodeDecode, "parse network configuration: runtimeConfig: %w", err)
+	}
+	if o, err := args.Object(); err == nil { // args may be anything that others have agreed on
+		c.args, _ = o.Get("cni").Object()
+	}
+	return nil
 }
 
 func (c *Call) checkEnv() error {

@@ -3,9 +3,10 @@
 package cni
 
 import (
-	"encoding/json"
 	"fmt"
 	"net/netip"
+
+	"github.com/l3edge/l3edge/pkg/core/rawjson"
 )
 
 // Result is what ADD tells the runtime, in the shape of version 1.1.0. Older versions are read and written by conversion.
@@ -17,19 +18,19 @@ type Result struct {
 
 	// Raw is the text that ParseResult read. A Result that has it is printed verbatim when the version is the same,
 	// so that a chained plugin loses nothing that it does not know; whoever changes a parsed Result sets Raw to nil.
-	Raw json.RawMessage
+	Raw []byte
 	// version is the one that Raw is in.
 	version string
 }
 
 // Interface is one link that ADD made. Sandbox is the path of its namespace, empty for the node's own.
 type Interface struct {
-	Name       string `json:"name"`
-	MAC        string `json:"mac,omitempty"`
-	MTU        int    `json:"mtu,omitempty"` // from 1.1.0
-	Sandbox    string `json:"sandbox,omitempty"`
-	SocketPath string `json:"socketPath,omitempty"` // from 1.1.0
-	PciID      string `json:"pciID,omitempty"`      // from 1.1.0
+	Name       string
+	MAC        string
+	MTU        int // from 1.1.0
+	Sandbox    string
+	SocketPath string // from 1.1.0
+	PciID      string // from 1.1.0
 }
 
 // IP is one address of the pod. Interface is an index into Result.Interfaces, nil when unknown.
@@ -41,13 +42,13 @@ type IP struct {
 
 // Route is one route of the pod. A nil Table or Scope is the kernel's default.
 type Route struct {
-	Dst      netip.Prefix `json:"dst"`
-	GW       netip.Addr   `json:"gw,omitzero"`
-	MTU      int          `json:"mtu,omitempty"`      // bytes, from 1.1.0
-	AdvMSS   int          `json:"advmss,omitempty"`   // bytes, from 1.1.0
-	Priority int          `json:"priority,omitempty"` // from 1.1.0
-	Table    *int         `json:"table,omitempty"`    // from 1.1.0
-	Scope    *int         `json:"scope,omitempty"`    // from 1.1.0
+	Dst      netip.Prefix
+	GW       netip.Addr
+	MTU      int  // bytes, from 1.1.0
+	AdvMSS   int  // bytes, from 1.1.0
+	Priority int  // from 1.1.0
+	Table    *int // from 1.1.0
+	Scope    *int // from 1.1.0
 }
 
 // DNS is passed from configuration to result untouched.
@@ -63,75 +64,107 @@ func (d DNS) IsZero() bool {
 	return len(d.Nameservers)+len(d.Search)+len(d.Options) == 0 && d.Domain == ""
 }
 
-// rawIP is IP on the wire; Version ("4" or "6") exists before 1.0.0 only.
-type rawIP struct {
-	Version   string       `json:"version,omitempty"`
-	Interface *int         `json:"interface,omitempty"`
-	Address   netip.Prefix `json:"address"`
-	Gateway   netip.Addr   `json:"gateway,omitzero"`
-}
-
-type rawResult struct {
-	CNIVersion string      `json:"cniVersion"`
-	Interfaces []Interface `json:"interfaces,omitempty"`
-	IPs        []rawIP     `json:"ips,omitempty"`
-	Routes     []Route     `json:"routes,omitempty"`
-	DNS        DNS         `json:"dns,omitzero"`
-}
-
 // ParseResult reads a result of any version this package knows.
 func ParseResult(data []byte) (*Result, error) {
-	var raw rawResult
-	if err := json.Unmarshal(data, &raw); err != nil {
+	o, err := rawjson.ParseObject(data)
+	if err != nil {
 		return nil, fmt.Errorf("parse result: %w", err)
 	}
-	if _, ok := rank(raw.CNIVersion); !ok {
-		return nil, fmt.Errorf("parse result: version %q is not known", raw.CNIVersion)
+	r := &Result{Raw: data}
+	if err := o.Get("cniVersion").Decode(&r.version); err != nil {
+		return nil, fmt.Errorf("parse result: cniVersion: %w", err)
 	}
-	r := &Result{Interfaces: raw.Interfaces, Routes: raw.Routes, DNS: raw.DNS, Raw: data, version: raw.CNIVersion}
-	for i, ip := range raw.IPs {
-		if ip.Interface != nil && (*ip.Interface < 0 || *ip.Interface >= len(raw.Interfaces)) {
-			return nil, fmt.Errorf("parse result: ips[%d].interface: there is no interfaces[%d]", i, *ip.Interface)
+	if _, ok := rank(r.version); !ok {
+		return nil, fmt.Errorf("parse result: version %q is not known", r.version)
+	}
+	for _, part := range []struct {
+		name string
+		one  func(rawjson.Object) error
+	}{{"interfaces", r.readInterface}, {"ips", r.readIP}, {"routes", r.readRoute}} {
+		list, err := o.Get(part.name).Array()
+		if err != nil {
+			return nil, fmt.Errorf("parse result: %s: %w", part.name, err)
 		}
-		r.IPs = append(r.IPs, IP{Address: ip.Address, Gateway: ip.Gateway, Interface: ip.Interface})
+		for i, v := range list {
+			fields, err := v.Object()
+			if err == nil {
+				err = part.one(fields)
+			}
+			if err != nil {
+				return nil, fmt.Errorf("parse result: %s[%d]: %w", part.name, i, err)
+			}
+		}
+	}
+	if err := o.Get("dns").Decode(&r.DNS); err != nil {
+		return nil, fmt.Errorf("parse result: dns: %w", err)
 	}
 	return r, nil
 }
 
-// Encode writes the result in the asked version, leaving out what that version has no field for.
-func (r *Result) Encode(version string) []byte {
-	if r.Raw != nil && r.version == version {
-		return append(append([]byte{}, r.Raw...), '\n')
-	}
-	raw := rawResult{CNIVersion: version, DNS: r.DNS}
-	n, _ := rank(version)
-	for _, i := range r.Interfaces {
-		if n < rank110 {
-			i.MTU, i.SocketPath, i.PciID = 0, "", ""
+// fields decodes the named values of an object.
+func fields(o rawjson.Object, into map[string]any) error {
+	for name, v := range into {
+		if err := o.Get(name).Decode(v); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
 		}
-		raw.Interfaces = append(raw.Interfaces, i)
 	}
-	for _, ip := range r.IPs {
-		out := rawIP{Interface: ip.Interface, Address: ip.Address, Gateway: ip.Gateway}
-		if n < rank100 {
-			out.Version = "6"
-			if ip.Address.Addr().Is4() {
-				out.Version = "4"
-			}
+	return nil
+}
+
+func (r *Result) readInterface(o rawjson.Object) error {
+	var i Interface
+	err := fields(o, map[string]any{"name": &i.Name, "mac": &i.MAC, "mtu": &i.MTU, "sandbox": &i.Sandbox, "socketPath": &i.SocketPath, "pciID": &i.PciID})
+	r.Interfaces = append(r.Interfaces, i)
+	return err
+}
+
+func (r *Result) readIP(o rawjson.Object) (err error) {
+	var address, gateway string
+	index := -1
+	if err := fields(o, map[string]any{"address": &address, "gateway": &gateway, "interface": &index}); err != nil {
+		return err
+	}
+	var ip IP
+	if ip.Address, err = netip.ParsePrefix(address); err != nil {
+		return fmt.Errorf("address: %w", err)
+	}
+	if gateway != "" {
+		if ip.Gateway, err = netip.ParseAddr(gateway); err != nil {
+			return fmt.Errorf("gateway: %w", err)
 		}
-		raw.IPs = append(raw.IPs, out)
 	}
-	for _, route := range r.Routes {
-		if n < rank110 {
-			route = Route{Dst: route.Dst, GW: route.GW}
+	if !o.Get("interface").IsNull() {
+		if index < 0 || index >= len(r.Interfaces) {
+			return fmt.Errorf("interface: there is no interfaces[%d]", index)
 		}
-		raw.Routes = append(raw.Routes, route)
+		ip.Interface = &index
 	}
-	b, err := json.Marshal(raw)
-	if err != nil {
-		panic("cni: encoding plain values: " + err.Error())
+	r.IPs = append(r.IPs, ip)
+	return nil
+}
+
+func (r *Result) readRoute(o rawjson.Object) error {
+	route, err := ParseRoute(o)
+	r.Routes = append(r.Routes, route)
+	return err
+}
+
+// ParseRoute reads a route as results and host-local's configuration write it.
+func ParseRoute(o rawjson.Object) (r Route, err error) {
+	var dst, gw string
+	if err := fields(o, map[string]any{"dst": &dst, "gw": &gw, "mtu": &r.MTU, "advmss": &r.AdvMSS, "priority": &r.Priority,
+		"table": &r.Table, "scope": &r.Scope}); err != nil {
+		return r, err
 	}
-	return append(b, '\n')
+	if r.Dst, err = netip.ParsePrefix(dst); err != nil {
+		return r, fmt.Errorf("dst: %w", err)
+	}
+	if gw != "" {
+		if r.GW, err = netip.ParseAddr(gw); err != nil {
+			return r, fmt.Errorf("gw: %w", err)
+		}
+	}
+	return r, nil
 }
 
 // Pod finds the interface named ifName inside a sandbox and the addresses on it; ok is false when the result has none.

@@ -18,7 +18,6 @@
 package lease
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -29,6 +28,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/l3edge/l3edge/pkg/core/rawjson"
 )
 
 // Errors that callers tell apart.
@@ -99,17 +100,26 @@ func (s *Store) Find(o Owner) (*Lease, error) {
 	return s.open(name, time.Now().Add(lockWait))
 }
 
-// create writes a file without a name, locks it and links it in place.
+// create is tryCreate, making the directories when they are not there yet: another process may just be making them.
 func (s *Store) create(r Record, name string) (*Lease, error) {
-	fd, temp, err := openTemp(s.dir)
+	l, err := s.tryCreate(r, name)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := os.MkdirAll(s.path(owners), 0o755); err != nil {
 			return nil, fmt.Errorf("make lease store: %w", err)
 		}
-		fd, temp, err = openTemp(s.dir)
+		l, err = s.tryCreate(r, name)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("make lease in %s: %w", s.dir, err)
+	}
+	return l, nil
+}
+
+// tryCreate writes a file without a name, locks it and links it in place.
+func (s *Store) tryCreate(r Record, name string) (*Lease, error) {
+	fd, temp, err := openTemp(s.dir)
+	if err != nil {
+		return nil, err
 	}
 	l := &Lease{Record: r, Fresh: true, store: s, fd: fd}
 	err = l.publish(s.path(owners, name))
@@ -118,18 +128,14 @@ func (s *Store) create(r Record, name string) (*Lease, error) {
 	}
 	if err != nil {
 		l.Close()
-		return nil, fmt.Errorf("make lease for %s: %w", name, err)
+		return nil, err
 	}
 	return l, nil
 }
 
 // publish gives the file its first name, when it is complete and locked and not before.
 func (l *Lease) publish(path string) error {
-	text, err := json.Marshal(l.Record)
-	if err != nil {
-		panic("lease: encoding plain values: " + err.Error())
-	}
-	if err := writeAll(l.fd, append(text, '\n')); err != nil {
+	if err := writeAll(l.fd, l.encode()); err != nil {
 		return err
 	}
 	if err := flock(l.fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
@@ -139,6 +145,30 @@ func (l *Lease) publish(path string) error {
 		return err
 	}
 	return l.link(path)
+}
+
+// encode is the text of a lease file.
+func (r Record) encode() []byte {
+	b := append(make([]byte, 0, 256), `{"containerID":`...)
+	b = append(rawjson.AppendString(b, r.ContainerID), `,"ifname":`...)
+	b = rawjson.AppendString(b, r.IfName)
+	if r.Pod != "" {
+		b = rawjson.AppendString(append(b, `,"pod":`...), r.Pod)
+	}
+	return append(b, "}\n"...)
+}
+
+// parseRecord reads what encode wrote.
+func parseRecord(text []byte) (r Record, err error) {
+	o, err := rawjson.ParseObject(text)
+	if err != nil {
+		return Record{}, err
+	}
+	err = errors.Join(o.Get("containerID").Decode(&r.ContainerID), o.Get("ifname").Decode(&r.IfName), o.Get("pod").Decode(&r.Pod))
+	if err == nil && (r.ContainerID == "" || r.IfName == "") {
+		err = errors.New("no owner")
+	}
+	return r, err
 }
 
 // open waits for the lock of an existing file and makes sure that the name still means that file.
@@ -259,8 +289,8 @@ func (o Owner) fileName() (string, error) {
 func (s *Store) path(parts ...string) string { return s.dir + "/" + strings.Join(parts, "/") }
 
 func describe(text []byte) string {
-	var r Record
-	if json.Unmarshal(text, &r) != nil || r.ContainerID == "" {
+	r, err := parseRecord(text)
+	if err != nil {
 		return fmt.Sprintf("%q", strings.TrimSpace(string(text)))
 	}
 	if r.Pod != "" {

@@ -3,7 +3,6 @@
 package lease
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -42,9 +41,7 @@ func (s *Store) List() ([]Entry, error) {
 			return nil, fmt.Errorf("list leases: %w", err)
 		}
 		e := Entry{Addr: a, Since: info.ModTime()}
-		if json.Unmarshal(text, &e.Record) != nil {
-			e.Record = Record{}
-		}
+		e.Record, _ = parseRecord(text)
 		out = append(out, e)
 	}
 	return out, nil

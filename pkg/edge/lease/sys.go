@@ -5,7 +5,6 @@ package lease
 import (
 	"bytes"
 	"encoding/binary"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -70,7 +69,7 @@ func (l *Lease) read() error {
 	if err != nil {
 		return fmt.Errorf("read lease: %w", err)
 	}
-	if err := json.Unmarshal(buf[:n], &l.Record); err != nil {
+	if l.Record, err = parseRecord(buf[:n]); err != nil {
 		return fmt.Errorf("read lease: %w", err)
 	}
 	return nil

@@ -18,25 +18,29 @@ import (
 )
 
 // Handle keeps one network namespace alive and enterable until Close.
-type Handle struct{ f *os.File }
+type Handle struct {
+	fd   int
+	path string
+}
 
 // Open opens the namespace at path (/run/netns/NAME, /proc/PID/ns/net). The error is fs.ErrNotExist (errors.Is) when
 // nothing is there; a file that is no namespace is an error too, so that a stale mount point is told apart.
 func Open(path string) (*Handle, error) {
-	f, err := os.Open(path)
+	// Not an os.File, which the runtime's poller would have to hear of.
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("open netns: %w", err)
+		return nil, fmt.Errorf("open netns %s: %w", path, err)
 	}
 	var fs unix.Statfs_t
-	if err := unix.Fstatfs(int(f.Fd()), &fs); err != nil {
-		_ = f.Close()
+	if err := unix.Fstatfs(fd, &fs); err != nil {
+		_ = unix.Close(fd)
 		return nil, fmt.Errorf("open netns %s: %w", path, err)
 	}
 	if fs.Type != unix.NSFS_MAGIC {
-		_ = f.Close()
+		_ = unix.Close(fd)
 		return nil, fmt.Errorf("open netns %s: not a namespace", path)
 	}
-	return &Handle{f: f}, nil
+	return &Handle{fd: fd, path: path}, nil
 }
 
 // Current opens the calling thread's namespace.
@@ -63,13 +67,13 @@ func (h *Handle) Do(f func() error) error {
 		if err != nil {
 			return nil, err
 		}
-		if err := unix.Setns(int(h.f.Fd()), unix.CLONE_NEWNET); err != nil {
+		if err := unix.Setns(h.fd, unix.CLONE_NEWNET); err != nil {
 			_ = home.Close()
-			return nil, fmt.Errorf("enter netns %s: %w", h.f.Name(), err)
+			return nil, fmt.Errorf("enter netns %s: %w", h.path, err)
 		}
 		back := func() error {
 			defer home.Close() //nolint:errcheck // a read-only handle
-			return unix.Setns(int(home.f.Fd()), unix.CLONE_NEWNET)
+			return unix.Setns(home.fd, unix.CLONE_NEWNET)
 		}
 		return back, f()
 	})
@@ -84,12 +88,12 @@ func (h *Handle) Here(f func() error) error {
 		return err
 	}
 	defer home.Close() //nolint:errcheck // a read-only handle
-	if err := unix.Setns(int(h.f.Fd()), unix.CLONE_NEWNET); err != nil {
-		return fmt.Errorf("enter netns %s: %w", h.f.Name(), err)
+	if err := unix.Setns(h.fd, unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("enter netns %s: %w", h.path, err)
 	}
 	ferr := f()
-	if err := unix.Setns(int(home.f.Fd()), unix.CLONE_NEWNET); err != nil {
-		return errors.Join(ferr, fmt.Errorf("leave netns %s: %w", h.f.Name(), err))
+	if err := unix.Setns(home.fd, unix.CLONE_NEWNET); err != nil {
+		return errors.Join(ferr, fmt.Errorf("leave netns %s: %w", h.path, err))
 	}
 	return ferr
 }
@@ -132,13 +136,13 @@ func Unmount(path string) error {
 }
 
 // Path names the namespace for other processes as long as this process and the handle live.
-func (h *Handle) Path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), h.f.Fd()) }
+func (h *Handle) Path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), h.fd) }
 
 // Fd is the open file descriptor, valid until Close.
-func (h *Handle) Fd() int { return int(h.f.Fd()) }
+func (h *Handle) Fd() int { return h.fd }
 
 // Close lets go of the namespace.
-func (h *Handle) Close() error { return h.f.Close() }
+func (h *Handle) Close() error { return unix.Close(h.fd) }
 
 // onThread runs f on a locked thread. When f gives a way back and it works, the thread is returned to the runtime;
 // otherwise the goroutine ends locked, and the runtime destroys the thread with it.

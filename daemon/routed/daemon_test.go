@@ -102,7 +102,10 @@ func (h *host) routed(t *testing.T, args ...string) {
 	}, args...)...)
 }
 
-func (h *host) sh(t *testing.T, script string) string { t.Helper(); return nstest.Sh(t, h.Handle, script) }
+func (h *host) sh(t *testing.T, script string) string {
+	t.Helper()
+	return nstest.Sh(t, h.Handle, script)
+}
 
 // routes are the IPv4 routes that a routing daemon put there, one a line.
 func (h *host) routes(t *testing.T) string {
@@ -404,10 +407,27 @@ func TestARouteThatSomebodyDeletesComesBack(t *testing.T) {
 	within(t, promised, "route", up)
 	l.n1.sh(t, "ip route del 10.10.30.0/24 proto 103")
 	within(t, time.Second, "back", up)
+}
+
+func TestALostLinkEndsTheSession(t *testing.T) {
+	l := newLab(t)
+	startEmbedded(t, l.mls)
+	l.startNode(t, l.n1)
+	l.startNode(t, l.n3)
+	up := func() bool { return l.n1.has(t, "10.10.30.0/24 via 10.20.30.1") }
+	down := func() bool { return !up() && l.n1.status(t).Sessions[0].State != "established" }
+	within(t, promised, "route", up)
+	l.mls.sh(t, "ip link set p1 down") // the node sees its carrier go
+	t.Logf("carrier lost: noticed after %s", within(t, time.Second, "route and session are gone", down))
+	if p := l.n1.status(t).Sessions[0].Problem; p != "the link to the peer is down" && !strings.Contains(p, "10.20.30.1:179") {
+		t.Errorf("problem %q", p)
+	}
+	l.mls.sh(t, "ip link set p1 up")
+	t.Logf("carrier back: route after %s", within(t, 10*time.Second, "back", up))
 	l.n1.sh(t, "ip link set ens18 down")
-	within(t, time.Second, "no route over a dead link", func() bool { return !up() })
+	within(t, time.Second, "route and session are gone", down)
 	l.n1.sh(t, "ip link set ens18 up; ip route add default via 10.20.30.1")
-	within(t, 20*time.Second, "back after the link", up)
+	t.Logf("link up: route after %s", within(t, 10*time.Second, "back", up))
 }
 
 func TestForwardingIsTheProof(t *testing.T) {

@@ -176,6 +176,12 @@ func (r *Resolver) resolve(v Via) resolution {
 	return x
 }
 
+// Reaches reports that a connected link leads to a.
+func (t Topology) Reaches(a netip.Addr) bool {
+	_, ok := t.link(a)
+	return ok
+}
+
 func (t Topology) link(a netip.Addr) (int, bool) {
 	best := -1
 	for i, l := range t.OnLink {

@@ -27,7 +27,7 @@ const (
 // It returns how long to wait before the next attempt.
 func (s *Speaker) connect(ctx context.Context, p Peer, addr netip.Addr, wait time.Duration) time.Duration {
 	for lookedUp := time.Now(); time.Since(lookedUp) < retryMost; {
-		if !s.sessions.await(ctx, addr, Active) {
+		if !s.sessions.await(ctx, addr) || s.sessions.mustRenew(addr) {
 			return wait
 		}
 		conn, err := s.dial(ctx, addr, or(p.Port, Port))
@@ -46,7 +46,7 @@ func (s *Speaker) connect(ctx context.Context, p Peer, addr netip.Addr, wait tim
 		}
 		s.handIn(ctx, conn)
 		taken, cancel := context.WithTimeout(ctx, openTimeout)
-		s.sessions.awaitChange(taken, addr, Active)
+		s.sessions.awaitTaken(taken, addr)
 		cancel()
 	}
 	return wait

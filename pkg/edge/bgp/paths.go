@@ -162,7 +162,7 @@ func (s *Speaker) watch(ctx context.Context) error {
 		OnPeerUpdate: s.peerEvent,
 		OnPathEor: func(p *apiutil.Path, _ time.Time) {
 			if p.Family == bgp.RF_IPv4_UC && p.PeerAddress.IsValid() {
-				s.sessions.update(p.PeerAddress, func(x *Session) { x.Synced = true })
+				s.sessions.update(p.PeerAddress, func(x *entry) { x.Synced = true })
 				s.learned.signal()
 			}
 		},

@@ -36,19 +36,33 @@ func (s *Speaker) keepPeer(ctx context.Context, p Peer) error {
 			wait = pause(ctx, wait)
 			continue
 		case err == nil && addr != have:
-			if have.IsValid() {
-				if err := s.srv.DeletePeer(ctx, &api.DeletePeerRequest{Address: have.String()}); err != nil {
-					return fmt.Errorf("forget peer %s at %s: %w", p.Name, have, err)
-				}
-			}
-			s.sessions.bind(p.Name, addr)
-			if err := s.srv.AddPeer(ctx, &api.AddPeerRequest{Peer: s.peerConfig(p, addr)}); err != nil {
-				return fmt.Errorf("add peer %s at %s: %w", p.Name, addr, err)
+			if err := s.replacePeer(ctx, p, have, addr); err != nil {
+				return err
 			}
 			have = addr
 		}
 		wait = s.connect(ctx, p, have, wait)
+		if s.sessions.renewed(have) {
+			if err := s.replacePeer(ctx, p, have, have); err != nil {
+				return err
+			}
+			wait = pause(ctx, wait) // a peer that flaps is not met more often than this
+		}
 	}
+}
+
+// replacePeer has gobgp forget what it holds of the peer, routes and all, and begin anew.
+func (s *Speaker) replacePeer(ctx context.Context, p Peer, old, addr netip.Addr) error {
+	if old.IsValid() {
+		if err := s.srv.DeletePeer(ctx, &api.DeletePeerRequest{Address: old.String()}); err != nil && ctx.Err() == nil {
+			return fmt.Errorf("forget peer %s at %s: %w", p.Name, old, err)
+		}
+	}
+	s.sessions.bind(p.Name, addr)
+	if err := s.srv.AddPeer(ctx, &api.AddPeerRequest{Peer: s.peerConfig(p, addr)}); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("add peer %s at %s: %w", p.Name, addr, err)
+	}
+	return nil
 }
 
 // resolve finds the peer's IPv4 address; a name may be in /etc/hosts or in DNS.

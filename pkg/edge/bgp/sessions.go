@@ -19,15 +19,21 @@ import (
 // sessions is what we know of every peer's session. Configured peers are there from the start, by name.
 type sessions struct {
 	mu     sync.Mutex
-	byName map[string]*Session
-	byAddr map[netip.Addr]*Session
+	byName map[string]*entry
+	byAddr map[netip.Addr]*entry
 	moved  chan struct{} // closed and renewed when any state changes
 }
 
+type entry struct {
+	Session
+	renew  bool // lost for good: begin anew, without the rest that gobgp takes after a failure
+	onLink bool // it could be reached over a connected link
+}
+
 func (t *sessions) init(peers []Peer) {
-	t.byName, t.byAddr, t.moved = map[string]*Session{}, map[netip.Addr]*Session{}, make(chan struct{})
+	t.byName, t.byAddr, t.moved = map[string]*entry{}, map[netip.Addr]*entry{}, make(chan struct{})
 	for _, p := range peers {
-		t.byName[p.Name] = &Session{Peer: p.Name, State: Idle, Since: time.Now()}
+		t.byName[p.Name] = &entry{Session: Session{Peer: p.Name, State: Idle, Since: time.Now()}}
 	}
 }
 
@@ -51,54 +57,54 @@ func (t *sessions) state(addr netip.Addr) State {
 }
 
 // update changes one session and returns it and whether it differs in state or problem. f may find the zero Session.
-func (t *sessions) update(addr netip.Addr, f func(*Session)) (Session, bool) {
+func (t *sessions) update(addr netip.Addr, f func(*entry)) (Session, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := t.byAddr[addr]
 	if s == nil {
-		s = &Session{Peer: addr.String(), Address: addr, Dynamic: true, State: Idle}
+		s = &entry{Session: Session{Peer: addr.String(), Address: addr, Dynamic: true, State: Idle}}
 		t.byAddr[addr], t.byName[s.Peer] = s, s
 	}
 	return t.change(s, f)
 }
 
-func (t *sessions) updateName(name string, f func(*Session)) (Session, bool) {
+func (t *sessions) updateName(name string, f func(*entry)) (Session, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.change(t.byName[name], f)
 }
 
-func (t *sessions) change(s *Session, f func(*Session)) (Session, bool) {
+func (t *sessions) change(s *entry, f func(*entry)) (Session, bool) {
 	before := *s
 	f(s)
-	if s.State != before.State {
+	if s.State != before.State || s.renew != before.renew {
 		s.Since = time.Now()
 		close(t.moved)
 		t.moved = make(chan struct{})
 	}
-	return *s, s.State != before.State || s.Problem != before.Problem
+	return s.Session, s.State != before.State || s.Problem != before.Problem
 }
 
-// await waits until the peer's state is want; false means that ctx ended first.
-func (t *sessions) await(ctx context.Context, addr netip.Addr, want State) bool {
-	return t.until(ctx, addr, func(s State) bool { return s == want })
+// await waits until the peer can be dialled or must be made anew; false means that ctx ended first.
+func (t *sessions) await(ctx context.Context, addr netip.Addr) bool {
+	return t.until(ctx, addr, func(e entry) bool { return e.State == Active || e.renew })
 }
 
-// awaitChange waits until the peer's state is something else.
-func (t *sessions) awaitChange(ctx context.Context, addr netip.Addr, from State) {
-	t.until(ctx, addr, func(s State) bool { return s != from })
+// awaitTaken waits until gobgp has taken the connection.
+func (t *sessions) awaitTaken(ctx context.Context, addr netip.Addr) {
+	t.until(ctx, addr, func(e entry) bool { return e.State != Active })
 }
 
-func (t *sessions) until(ctx context.Context, addr netip.Addr, done func(State) bool) bool {
+func (t *sessions) until(ctx context.Context, addr netip.Addr, done func(entry) bool) bool {
 	for {
 		t.mu.Lock()
 		moved := t.moved
-		state := Idle
-		if s := t.byAddr[addr]; s != nil {
-			state = s.State
+		var now entry
+		if e := t.byAddr[addr]; e != nil {
+			now = *e
 		}
 		t.mu.Unlock()
-		if done(state) {
+		if done(now) {
 			return true
 		}
 		select {
@@ -107,6 +113,25 @@ func (t *sessions) until(ctx context.Context, addr netip.Addr, done func(State) 
 		case <-moved:
 		}
 	}
+}
+
+func (t *sessions) mustRenew(addr netip.Addr) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.byAddr[addr]
+	return e != nil && e.renew
+}
+
+// renewed reports that the peer must be made anew, and takes note that it is.
+func (t *sessions) renewed(addr netip.Addr) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.byAddr[addr]
+	if e == nil || !e.renew {
+		return false
+	}
+	e.renew, e.State = false, Idle
+	return true
 }
 
 func (t *sessions) forget(addr netip.Addr) {
@@ -135,7 +160,7 @@ func (s *Speaker) Sessions(ctx context.Context) ([]Session, error) {
 	s.sessions.mu.Lock()
 	var out []Session
 	for _, x := range s.sessions.byName {
-		out = append(out, *x)
+		out = append(out, x.Session)
 	}
 	s.sessions.mu.Unlock()
 	slices.SortFunc(out, func(a, b Session) int { return strings.Compare(a.Peer, b.Peer) })
@@ -163,7 +188,7 @@ func (s *Speaker) Sessions(ctx context.Context) ([]Session, error) {
 
 // report notes why a configured peer has no session and tells whoever listens, once per reason.
 func (s *Speaker) report(name string, state State, problem string) {
-	x, changed := s.sessions.updateName(name, func(x *Session) { x.State, x.Problem = state, problem })
+	x, changed := s.sessions.updateName(name, func(x *entry) { x.State, x.Problem = state, problem })
 	if changed {
 		s.onSession(x)
 	}
@@ -176,23 +201,25 @@ func (s *Speaker) peerEvent(ev *apiutil.WatchEventMessage_PeerEvent, _ time.Time
 		return
 	}
 	state := states[ev.Peer.State.SessionState]
-	x, changed := s.sessions.update(addr, func(x *Session) {
+	reason := ev.Peer.State.DisconnectReason
+	x, changed := s.sessions.update(addr, func(x *entry) {
 		lost := x.State == Established && state != Established
 		switch {
 		case state == Established:
 			x.ASN, x.RouterID, x.Problem = ev.Peer.State.PeerASN, ev.Peer.State.RouterID, ""
 		case state == Idle && ev.Peer.State.DisconnectMessage != "":
-			x.Problem = explain(ev.Peer.State.DisconnectReason, ev.Peer.State.DisconnectMessage)
+			x.Problem = explain(reason, ev.Peer.State.DisconnectMessage)
 		}
 		if lost {
 			x.Synced = false
+			x.renew = !x.Dynamic && reason != api.PeerState_DISCONNECT_REASON_GRACEFUL_RESTART
 		}
 		x.State = state
 	})
 	if changed && (state == Established || state == Idle) {
 		s.onSession(x)
 	}
-	if x.Dynamic && state == Idle && ev.Peer.State.DisconnectReason != api.PeerState_DISCONNECT_REASON_GRACEFUL_RESTART {
+	if x.Dynamic && state == Idle && reason != api.PeerState_DISCONNECT_REASON_GRACEFUL_RESTART {
 		s.sessions.forget(addr)
 	}
 }
@@ -217,4 +244,29 @@ func explain(reason api.PeerState_DisconnectReason, text string) string {
 		return "did not come back within its restart time: its routes are gone"
 	}
 	return text
+}
+
+// Reachable says which peers connected links lead to. A session whose link is gone is dropped at once, with all that was
+// learned over it: gobgp would wait for the hold time. Peers that are further away are left to BGP's own timers.
+func (s *Speaker) Reachable(reaches func(netip.Addr) bool) {
+	var lost []entry
+	s.sessions.mu.Lock()
+	for addr, e := range s.sessions.byAddr {
+		now := reaches(addr)
+		if e.onLink && !now && e.State == Established {
+			lost = append(lost, *e)
+		}
+		e.onLink = now
+	}
+	s.sessions.mu.Unlock()
+	for _, e := range lost {
+		x, _ := s.sessions.update(e.Address, func(x *entry) {
+			x.State, x.Synced, x.Problem, x.renew = Idle, false, "the link to the peer is down", !x.Dynamic
+		})
+		s.onSession(x)
+		if e.Dynamic {
+			_ = s.srv.DeletePeer(context.Background(), &api.DeletePeerRequest{Address: e.Address.String()}) // it may have gone
+			s.sessions.forget(e.Address)
+		}
+	}
 }

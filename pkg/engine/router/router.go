@@ -25,6 +25,8 @@ type Speaker interface {
 	Announce([]route.Announcement) error
 	// Synced reports that all peers are there and have told everything they know.
 	Synced() bool
+	// Reachable says which addresses connected links lead to, whenever that may have changed.
+	Reachable(func(netip.Addr) bool)
 }
 
 // Kernel is where routes go to. Read returns only ours.
@@ -180,6 +182,7 @@ func (r *Router) look(n news) (err error) {
 			return err
 		}
 		r.resolver = route.NewResolver(r.topo)
+		r.o.Speaker.Reachable(r.topo.Reaches)
 	}
 	for _, p := range n.gone {
 		delete(r.actual, p)

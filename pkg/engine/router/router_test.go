@@ -29,6 +29,7 @@ type speaker struct {
 	learned   map[netip.Prefix][]route.Via
 	dirty     map[netip.Prefix]bool
 	synced    bool
+	reaches   bool // the peer, as we were told
 	announced string
 }
 
@@ -61,6 +62,7 @@ func (s *speaker) Learned() (out []route.Learned) {
 
 func (s *speaker) Announce(set []route.Announcement) error { s.announced = fmt.Sprint(set); return nil }
 func (s *speaker) Synced() bool                            { return s.synced }
+func (s *speaker) Reachable(f func(netip.Addr) bool)       { s.reaches = f(addr("10.20.30.1")) }
 
 // kernel refuses what the kernel refuses: adding what is there, changing what is not, a gateway that is not on a link.
 type kernel struct {
@@ -155,6 +157,9 @@ func TestSync(t *testing.T) {
 	k.topo.OnLink = nil
 	r.TopologyChanged()
 	step(t, r, k, "without the link nothing can be reached", "- 10.10.20.0/24: via 10.20.30.1 10.20.30.2\n")
+	if s.reaches {
+		t.Error("the speaker was not told")
+	}
 	k.topo.OnLink = []route.OnLink{{Prefix: pfx("10.20.30.0/24"), Link: 7}}
 	r.TopologyChanged()
 	step(t, r, k, "the link is back", "+ 10.10.20.0/24: via 10.20.30.1 10.20.30.2\n")

@@ -20,7 +20,11 @@ import (
 	"github.com/l3edge/l3edge/pkg/core/portal"
 	"github.com/l3edge/l3edge/pkg/core/service"
 	"github.com/l3edge/l3edge/pkg/core/tuning"
+	"github.com/l3edge/l3edge/pkg/edge/netns/nstest"
 )
+
+// TestMain: in a namespace of their own the tests neither take the machine's ports nor miss them.
+func TestMain(m *testing.M) { nstest.Main(m) }
 
 var web = portal.Key{Addr: netip.MustParseAddr("10.100.87.105"), Protocol: service.TCP, Port: 80}
 

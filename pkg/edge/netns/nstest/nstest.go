@@ -19,9 +19,13 @@ import (
 const marker = "L3EDGE_NSTEST"
 
 // Main is for TestMain: it runs the tests in a user (when not root), mount and network namespace of their own with an
-// empty /run, so that neither a crash nor a mistake reaches the machine. It does not return.
+// empty /run and loopback up, so that neither a crash nor a mistake reaches the machine. It does not return.
 func Main(m *testing.M) {
 	if os.Getenv(marker) != "" {
+		if err := furnish(); err != nil {
+			fmt.Fprintln(os.Stderr, "nstest:", err)
+			os.Exit(1)
+		}
 		os.Exit(m.Run())
 	}
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
@@ -42,6 +46,22 @@ func Main(m *testing.M) {
 	os.Exit(cmd.ProcessState.ExitCode())
 }
 
+// furnish gives the namespaces that Main made what a host has.
+func furnish() error {
+	if err := syscall.Mount("run", "/run", "tmpfs", 0, "mode=755"); err != nil {
+		return fmt.Errorf("mount /run: %w", err)
+	}
+	return loopbackUp()
+}
+
+func loopbackUp() error {
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return err
+	}
+	return netlink.LinkSetUp(lo)
+}
+
 // New makes a namespace with loopback up that goes when the test ends.
 func New(t testing.TB) *netns.Handle {
 	t.Helper()
@@ -50,13 +70,7 @@ func New(t testing.TB) *netns.Handle {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = h.Close() })
-	Do(t, h, func() error {
-		lo, err := netlink.LinkByName("lo")
-		if err != nil {
-			return err
-		}
-		return netlink.LinkSetUp(lo)
-	})
+	Do(t, h, loopbackUp)
 	return h
 }
 

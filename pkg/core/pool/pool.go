@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"iter"
 	"net/netip"
+
+	prefix "github.com/l3edge/l3edge/pkg/core/subnet"
 )
 
 // Range is a run of addresses inside one subnet. NewRange makes it valid.
@@ -30,7 +32,7 @@ func NewRange(subnet netip.Prefix, first, last, gateway netip.Addr) (Range, erro
 	if subnet != subnet.Masked() {
 		return Range{}, fmt.Errorf("subnet: %s has host bits set: did you mean %s?", subnet, subnet.Masked())
 	}
-	low, high := subnet.Addr(), highest(subnet)
+	low, high := subnet.Addr(), prefix.Last(subnet)
 	if hostBits := low.BitLen() - subnet.Bits(); hostBits > 1 {
 		low = low.Next()
 		if low.Is4() {
@@ -159,16 +161,6 @@ func distance(a, b netip.Addr) int {
 		}
 	}
 	return int(n) + 1
-}
-
-// highest is the highest address of p.
-func highest(p netip.Prefix) netip.Addr {
-	b := p.Addr().AsSlice()
-	for i := p.Bits(); i < len(b)*8; i++ {
-		b[i/8] |= 0x80 >> (i % 8)
-	}
-	a, _ := netip.AddrFromSlice(b)
-	return a
 }
 
 func maxAddr(a, b netip.Addr) netip.Addr {

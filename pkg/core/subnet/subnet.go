@@ -6,8 +6,6 @@ package subnet
 import (
 	"fmt"
 	"net/netip"
-
-	"go4.org/netipx"
 )
 
 // First is the lowest host address of p: network address plus one, the address that a node's bridge holds.
@@ -21,7 +19,14 @@ func First(p netip.Prefix) netip.Addr {
 }
 
 // Last is the highest address of p; for IPv4 it is the broadcast address.
-func Last(p netip.Prefix) netip.Addr { return netipx.PrefixLastIP(p.Masked()) }
+func Last(p netip.Prefix) netip.Addr {
+	b := p.Addr().AsSlice()
+	for i := p.Bits(); i < len(b)*8; i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return a
+}
 
 // Overlap reports one prefix of a and one of b that share an address; ok is false when there are none.
 func Overlap(a, b []netip.Prefix) (pa, pb netip.Prefix, ok bool) {

@@ -79,22 +79,25 @@ func (h *Handle) Do(f func() error) error {
 	})
 }
 
-// Here is Do on the calling thread, for a process that lives too short a time to hand work to another thread. The caller
-// has locked its goroutine to the thread (runtime.LockOSThread). An error that says "leave netns" means that the thread is
-// still inside: the caller must end without unlocking it.
+// Here is Do on the calling thread, for a process that lives too short a time to hand work to another thread. An error
+// that says "leave netns" means that the thread is still inside; the goroutine stays locked to it then and should end.
 func (h *Handle) Here(f func() error) error {
+	runtime.LockOSThread()
 	home, err := Current()
 	if err != nil {
+		runtime.UnlockOSThread()
 		return err
 	}
 	defer home.Close() //nolint:errcheck // a read-only handle
 	if err := unix.Setns(h.fd, unix.CLONE_NEWNET); err != nil {
+		runtime.UnlockOSThread()
 		return fmt.Errorf("enter netns %s: %w", h.path, err)
 	}
 	ferr := f()
 	if err := unix.Setns(home.fd, unix.CLONE_NEWNET); err != nil {
 		return errors.Join(ferr, fmt.Errorf("leave netns %s: %w", h.path, err))
 	}
+	runtime.UnlockOSThread()
 	return ferr
 }
 

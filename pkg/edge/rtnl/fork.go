@@ -9,17 +9,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fork makes the child; see sendByChild. It must not grow the stack, allocate or be preempted between clone and the
-// child's exit, hence nosplit and raw system calls only.
+// fork makes the child of sendByChild. All signals are blocked from before clone: in the parent so that its thread is not
+// changed meanwhile, in the child for good, so that no handler of the Go runtime ever runs there. It must not grow the
+// stack, allocate or be preempted, hence nosplit and raw system calls only. The child first closes everything but the
+// socket, so that nobody waits for its standard output.
 //
 //go:nosplit
 //go:norace
 func fork(fd uintptr, b []byte) unix.Errno {
+	const signalSetSize = 8 // of the kernel: 64 signals
+	all, old := ^uint64(0), uint64(0)
+	syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&all)), uintptr(unsafe.Pointer(&old)), signalSetSize, 0, 0)
 	pid, _, errno := syscall.RawSyscall6(unix.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
 	if errno != 0 || pid != 0 {
+		syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&old)), 0, signalSetSize, 0, 0)
 		return errno
 	}
-	// fd is never 0-2 in a process that has standard streams, and close_range(2) is older than any supported kernel.
 	if fd > 0 {
 		syscall.RawSyscall(unix.SYS_CLOSE_RANGE, 0, fd-1, 0)
 	}

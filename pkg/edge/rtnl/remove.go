@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -122,27 +121,13 @@ func listen(index int) (int, error) {
 }
 
 // sendByChild makes a child process send b on c's socket and end. The child is a copy of this process with one thread,
-// in which the Go runtime does not work: childSend makes system calls and nothing else, all signals are blocked, so that
-// no handler runs in it, and it first closes everything but the socket, so that nobody waits for its standard output.
+// in which the Go runtime does not work: fork makes system calls and nothing else.
 func (c *Conn) sendByChild(b []byte) error {
-	// The kernel looks the destination up only for a connected socket; connecting to the kernel needs no privilege.
+	// Connected, so that the child can write without an address; connecting to the kernel needs no privilege.
 	if err := unix.Connect(c.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return err
 	}
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	var all, old unix.Sigset_t
-	for i := range all.Val {
-		all.Val[i] = ^all.Val[i]
-	}
-	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, &old); err != nil {
-		return err
-	}
-	errno := fork(uintptr(c.fd), b)
-	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil); err != nil {
-		return err
-	}
-	if errno != 0 {
+	if errno := fork(uintptr(c.fd), b); errno != 0 {
 		return errno
 	}
 	return nil

@@ -73,7 +73,7 @@ func TestSampleManifests(t *testing.T) {
 		t.Fatal(err)
 	}
 	nets := []netip.Prefix{netip.MustParsePrefix("10.100.0.0/16")}
-	want := decide(s, node.Node{Name: "kubminion1"}, config{nets: nets, mode: modeNFTables})
+	want := decide(s, portal.Compute(s, portal.Options{Node: node.Node{Name: "kubminion1"}, Nets: nets}), modeNFTables)
 	if len(want.problems) > 0 {
 		t.Error(want.problems)
 	}

@@ -29,6 +29,9 @@ type daemon struct {
 	idle    map[dataPlane]bool // what is not in use and has been cleaned up
 	version string
 
+	memo     *portal.Memo // for memoNode; both belong to sync
+	memoNode node.Node
+
 	mu       sync.Mutex // guards the rest
 	snapshot *service.Snapshot
 	source   error // what is wrong with the manifests
@@ -82,7 +85,10 @@ func (d *daemon) sync(ctx context.Context) error {
 	if snapshot == nil {
 		return nil
 	}
-	want := decide(*snapshot, n, d.c)
+	if d.memo == nil || !slices.Equal(n.Encode(), d.memoNode.Encode()) {
+		d.memo, d.memoNode = portal.NewMemo(portal.Options{Node: n, Nets: d.c.nets}), n
+	}
+	want := decide(*snapshot, d.memo.Compute(*snapshot), d.c.mode)
 	d.complain(append(flatten(source), want.problems...))
 	host, err := link.HostPrefixes()
 	if err == nil {

@@ -54,18 +54,17 @@ type desired struct {
 	problems     []error // what is not in force, and why
 }
 
-// decide is the whole decision: from what the sources say to what each data plane must hold.
-func decide(s service.Snapshot, n node.Node, c config) desired {
-	d := desired{tuning: map[service.Name]tuning.Settings{}}
-	admitted := service.Snapshot{Services: maps.Clone(s.Services), Endpoints: s.Endpoints}
-	names := slices.SortedFunc(maps.Keys(s.Services), func(a, b service.Name) int { return cmp.Compare(a.String(), b.String()) })
-	for _, name := range names {
-		if err := admit(s.Services[name], c.nets); err != nil {
-			d.problems = append(d.problems, fmt.Errorf("service %s: %w", name, err))
-			delete(admitted.Services, name)
+// decide splits what the node should answer among the data planes, with the wishes of each service and all problems.
+func decide(s service.Snapshot, t portal.Table, mode string) desired {
+	d := desired{table: t, tuning: map[service.Name]tuning.Settings{}, services: len(s.Services)}
+	for _, r := range t.Refused {
+		d.problems = append(d.problems, errors.New(r.String()))
+	}
+	for name, svc := range s.Services {
+		if len(svc.Annotations) == 0 {
 			continue
 		}
-		tune, err := tuning.Parse(s.Services[name].Annotations)
+		tune, err := tuning.Parse(svc.Annotations)
 		for _, e := range flatten(err) {
 			d.problems = append(d.problems, fmt.Errorf("service %s: %w", name, e))
 		}
@@ -73,35 +72,29 @@ func decide(s service.Snapshot, n node.Node, c config) desired {
 			d.tuning[name] = tune
 		}
 	}
-	d.services = len(admitted.Services)
-	d.table = compute(admitted, n, c.nets)
-	d.split(c.mode)
+	d.split(mode)
 	return d
-}
-
-// admit says why a Service must not be answered: a cluster address that does not come from the portal nets.
-func admit(s service.Service, nets []netip.Prefix) error {
-	for _, vip := range s.ClusterIPs {
-		if !slices.ContainsFunc(nets, func(p netip.Prefix) bool { return p.Contains(vip) }) {
-			return fmt.Errorf("%s is outside --portal-net=%s", vip, join(nets))
-		}
-	}
-	return nil
 }
 
 // split gives each portal to the data plane that its service or else the node's mode asks for.
 func (d *desired) split(mode string) {
-	d.kernel = portal.Table{Portals: map[portal.Key]portal.Portal{}, Nets: d.table.Nets}
-	d.user = portal.Table{Portals: map[portal.Key]portal.Portal{}, Nets: d.table.Nets}
-	for _, key := range sortedKeys(d.table) {
-		p := d.table.Portals[key]
+	var stray []portal.Key
+	d.kernel, d.user = d.table, d.table
+	d.kernel.Portals, d.user.Portals = map[portal.Key]portal.Portal{}, map[portal.Key]portal.Portal{}
+	for key, p := range d.table.Portals {
 		switch {
 		case cmp.Or(d.tuning[p.Service.Name].Mode, mode) == modeNFTables:
 			d.kernel.Portals[key] = p
 		case proxy.Supports(key.Protocol):
 			d.user.Portals[key] = p
 		default:
-			d.problems = append(d.problems, fmt.Errorf("service %s: %s cannot be answered in userspace mode", p.Service, key))
+			d.problems = append(d.problems, fmt.Errorf("%s of %s: userspace mode cannot carry it", key, p.Service))
+			stray = append(stray, key)
+		}
+	}
+	if len(stray) > 0 {
+		d.table.Portals = maps.Clone(d.table.Portals)
+		for _, key := range stray {
 			delete(d.table.Portals, key)
 		}
 	}
@@ -147,25 +140,4 @@ func nodeAddr(v4 bool, n node.Node, host []link.HostPrefix, uplink string) (addr
 		return netip.Addr{}, false
 	}
 	return have[0].Addr, true
-}
-
-// compute makes the Table of the node.
-func compute(s service.Snapshot, n node.Node, nets []netip.Prefix) portal.Table {
-	t := portal.Table{Portals: map[portal.Key]portal.Portal{}, Nets: nets}
-	for name, svc := range s.Services {
-		for _, port := range svc.Ports {
-			pn := service.PortName{Name: name, Port: port.Name}
-			for _, vip := range svc.ClusterIPs {
-				p := portal.Portal{Service: pn, Affinity: svc.Affinity}
-				for _, e := range s.Endpoints[pn] {
-					if e.Ready && e.Addr.Addr().Is4() == vip.Is4() {
-						p.Endpoints = append(p.Endpoints, e.Addr)
-					}
-				}
-				slices.SortFunc(p.Endpoints, netip.AddrPort.Compare)
-				t.Portals[portal.Key{Addr: vip, Protocol: port.Protocol, Port: port.Port}] = p
-			}
-		}
-	}
-	return t
 }

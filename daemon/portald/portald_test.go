@@ -359,7 +359,7 @@ func TestDryRunChangesNothing(t *testing.T) {
 	nstest.Do(t, w.node, func() error { return run(t.Context(), w.args("--dry-run", "--mode=userspace"), &out, &out) })
 	for _, want := range []string{
 		"# default/webfrontend TCP 10.100.87.105:80 -> [10.10.20.4:8080]\n",
-		"# problem: service default/stray: 172.30.0.1 is outside --portal-net=10.100.0.0/16\n",
+		"# problem: TCP 172.30.0.1:80 of default/stray: outside the portal net 10.100.0.0/16\n",
 		"-I OUTPUT 1 -j KUBE-PORTALS-HOST\n",
 	} {
 		if !strings.Contains(out.String(), want) {

@@ -127,7 +127,7 @@ func load(c config) (desired, *daemon, error) {
 	d := &daemon{c: c, log: slog.New(slog.DiscardHandler), node: n}
 	d.wire()
 	s, source := file.Load(c.services)
-	want := decide(s, n, c)
+	want := decide(s, portal.Compute(s, portal.Options{Node: n, Nets: c.nets}), c.mode)
 	want.problems = append(flatten(source), want.problems...)
 	return want, d, nil
 }

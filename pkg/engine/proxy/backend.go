@@ -87,13 +87,17 @@ func (b *backend) state() string {
 // choose asks the picker for an endpoint that works and has not been tried; if there is none, for a sick one that has
 // not been tried (better a sick one than none: the checks may be wrong), then for any. It returns nil without endpoints.
 func (t *target) choose(client netip.Addr, tried []*backend) *backend {
+	all := t.in
+	if len(t.inside) > 0 && !within(t.inside, client) {
+		all = t.out
+	}
 	fresh := func(b *backend) bool { return !slices.Contains(tried, b) }
-	from := only(t.backends, func(b *backend) bool { return b.usable() && fresh(b) })
+	from := only(all, func(b *backend) bool { return b.usable() && fresh(b) })
 	if len(from) == 0 {
-		from = only(t.backends, fresh)
+		from = only(all, fresh)
 	}
 	if len(from) == 0 {
-		from = t.backends
+		from = all
 	}
 	if len(from) == 0 {
 		return nil

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -39,25 +40,30 @@ type front struct {
 // target is what stands behind a portal at one moment. It is immutable: Apply swaps it whole.
 type target struct {
 	portal   portal.Portal
+	inside   []netip.Prefix // where clients of this node are; empty: everywhere
 	tuning   tuning.Settings
-	backends []*backend
+	backends []*backend // all of them
+	in, out  []*backend // those for clients on this node, and for others
 	picker   picker
 }
 
 // retarget makes new connections go to the endpoints of want, and keeps what is known of those that stay.
-func (f *front) retarget(want portal.Portal, tune tuning.Settings) {
+func (f *front) retarget(want portal.Portal, inside []netip.Prefix, tune tuning.Settings) {
 	old := f.target.Load()
-	if old != nil && old.tuning == tune && old.portal.Service == want.Service && old.portal.Affinity == want.Affinity &&
-		slices.Equal(old.portal.Endpoints, want.Endpoints) {
+	if old != nil && old.tuning == tune && old.portal.Equal(want) && slices.Equal(old.inside, inside) {
 		return
 	}
-	next := &target{portal: want, tuning: tune}
+	next := &target{portal: want, inside: inside, tuning: tune}
 	known := map[netip.AddrPort]*backend{}
 	var since time.Time // the first endpoints of a portal have no one to leave the work to while they warm up
 	if old != nil {
 		since = time.Now()
 		for _, b := range old.backends {
-			known[b.addr] = b
+			if check(old.tuning) == check(tune) {
+				known[b.addr] = b
+			} else {
+				b.retire()
+			}
 		}
 		if old.tuning.Balance == tune.Balance && old.tuning.SlowStart == tune.SlowStart && old.portal.Affinity == want.Affinity {
 			next.picker = old.picker
@@ -66,25 +72,43 @@ func (f *front) retarget(want portal.Portal, tune tuning.Settings) {
 	if next.picker == nil {
 		next.picker = newPicker(tune, want.Affinity)
 	}
-	for _, addr := range want.Endpoints {
-		b, ok := known[addr]
-		delete(known, addr)
-		if ok && check(old.tuning) != check(tune) {
-			b.retire()
-			ok = false
+	used := map[*backend]bool{}
+	resolve := func(addrs []netip.AddrPort) []*backend {
+		out := make([]*backend, len(addrs))
+		for i, addr := range addrs {
+			b, ok := known[addr]
+			if !ok {
+				b = f.newBackend(addr, since, tune)
+				known[addr] = b
+			}
+			out[i], used[b] = b, true
 		}
-		if !ok {
-			b = f.newBackend(addr, since, tune)
-		}
-		next.backends = append(next.backends, b)
+		return out
 	}
-	for _, gone := range known {
-		gone.retire()
+	next.in = resolve(want.Endpoints)
+	next.out, next.backends = next.in, next.in
+	if want.Outside != nil {
+		next.out = resolve(want.Outside.Endpoints)
+		next.backends = slices.Collect(maps.Keys(used))
+	}
+	for _, b := range known {
+		if !used[b] {
+			b.retire()
+		}
 	}
 	f.target.Store(next)
 	if f.udp != nil {
 		f.udp.keep(next.backends)
 	}
+}
+
+// admits reports whether the client may come (loadBalancerSourceRanges).
+func (t *target) admits(client netip.Addr) bool {
+	return len(t.portal.Sources) == 0 || within(t.portal.Sources, client)
+}
+
+func within(ps []netip.Prefix, a netip.Addr) bool {
+	return slices.ContainsFunc(ps, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // listen opens the socket to all, or only holds the port, and returns the port: the wanted one if it is not 0 and free.

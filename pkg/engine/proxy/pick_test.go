@@ -138,7 +138,7 @@ func TestEndpointsRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tune := tuning.Settings{EjectAfter: 2, EjectFor: time.Second}
 		from := ends(0, 0)
-		tgt := &target{backends: from, picker: newPicker(tune, 0)}
+		tgt := &target{in: from, picker: newPicker(tune, 0)}
 		if from[0].refused(tune) || !from[0].usable() {
 			t.Error("one failure of two is enough to rest")
 		}
@@ -171,7 +171,7 @@ func TestEndpointsRest(t *testing.T) {
 
 func TestSickEndpointsAreBetterThanNone(t *testing.T) {
 	from := ends(0, 0, 0)
-	tgt := &target{backends: from, picker: newPicker(tuning.Settings{}, 0)}
+	tgt := &target{in: from, picker: newPicker(tuning.Settings{}, 0)}
 	for _, b := range from {
 		b.down.Store(true)
 	}
@@ -200,7 +200,7 @@ func (c chooser) pick(client netip.Addr, _ []*backend) *backend { return c.t.cho
 func BenchmarkPick(b *testing.B) {
 	for _, balance := range []tuning.Balance{tuning.RoundRobin, tuning.LeastConnections, tuning.RandomTwo, tuning.Hash} {
 		for _, n := range []int{4, 1000} {
-			tgt := &target{backends: ends(make([]int64, n)...), picker: newPicker(tuning.Settings{Balance: balance}, 0)}
+			tgt := &target{in: ends(make([]int64, n)...), picker: newPicker(tuning.Settings{Balance: balance}, 0)}
 			b.Run(string(balance)+"/"+strconv.Itoa(n), func(b *testing.B) {
 				b.ReportAllocs()
 				for b.Loop() {

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -99,7 +100,7 @@ func (p *Proxy) Apply(t portal.Table, tune map[service.Name]tuning.Settings) (ma
 		if !ok {
 			settings = tuning.Default()
 		}
-		if err := p.serve(key, want, settings); err != nil {
+		if err := p.serve(key, want, t.Here, settings); err != nil {
 			failed[key] = fmt.Errorf("open portal %s for %s: %w", key, want.Service, err)
 			continue
 		}
@@ -113,7 +114,7 @@ func (p *Proxy) Apply(t portal.Table, tune map[service.Name]tuning.Settings) (ma
 }
 
 // serve brings one front to what its portal wants.
-func (p *Proxy) serve(key portal.Key, want portal.Portal, tune tuning.Settings) error {
+func (p *Proxy) serve(key portal.Key, want portal.Portal, here []netip.Prefix, tune tuning.Settings) error {
 	if !Supports(key.Protocol) {
 		return fmt.Errorf("the userspace proxy cannot carry %s", key.Protocol)
 	}
@@ -121,8 +122,8 @@ func (p *Proxy) serve(key portal.Key, want portal.Portal, tune tuning.Settings) 
 	if !ok {
 		f = &front{p: p, key: key}
 	}
-	f.retarget(want, tune)
-	port, err := f.listen(p.ports[key], len(want.Endpoints) > 0)
+	f.retarget(want, here, tune)
+	port, err := f.listen(p.ports[key], len(f.target.Load().backends) > 0)
 	if err != nil {
 		f.close()
 		delete(p.fronts, key)

@@ -4,6 +4,7 @@ package proxy
 
 import (
 	"net/netip"
+	"slices"
 	"sync/atomic"
 )
 
@@ -13,7 +14,7 @@ type Stats struct {
 	Active    int64           `json:"active"`   // of these, still open
 	Retries   uint64          `json:"retries"`  // attempts beyond the first to connect to an endpoint
 	Failed    uint64          `json:"failed"`   // connections that no endpoint took
-	Limited   uint64          `json:"limited"`  // connections over a limit
+	Limited   uint64          `json:"limited"`  // connections over a limit, or from where none may come
 	Ejected   uint64          `json:"ejected"`  // times that an endpoint was put to rest
 	BytesIn   uint64          `json:"bytesIn"`  // from clients to endpoints; a TCP connection counts when that direction ends
 	BytesOut  uint64          `json:"bytesOut"` // from endpoints to clients
@@ -42,5 +43,6 @@ func (f *front) stats() Stats {
 	for _, b := range f.target.Load().backends {
 		s.Endpoints = append(s.Endpoints, EndpointStats{Addr: b.addr, State: b.state(), Active: b.active.Load()})
 	}
+	slices.SortFunc(s.Endpoints, func(a, b EndpointStats) int { return a.Addr.Compare(b.Addr) })
 	return s
 }

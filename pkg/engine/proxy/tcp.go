@@ -47,6 +47,11 @@ func (f *front) carry(client *net.TCPConn) {
 		return
 	}
 	from := client.RemoteAddr().(*net.TCPAddr).AddrPort()
+	if !t.admits(from.Addr()) {
+		f.count.limited.Add(1)
+		reset(client)
+		return
+	}
 	server, b, err := f.connect(t, from.Addr())
 	if err == nil && t.tuning.ProxyProtocol > 0 {
 		if _, err = server.Write(header(t.tuning.ProxyProtocol, from, netip.AddrPortFrom(f.key.Addr, f.key.Port))); err != nil {

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/l3edge/l3edge/pkg/core/portal"
 	"github.com/l3edge/l3edge/pkg/core/tuning"
 )
 
@@ -101,9 +102,18 @@ func TestADeadEndpointIsLeftAlone(t *testing.T) {
 		}
 	}
 	s := p.Stats()[web]
-	if s.Retries != 2 || s.Ejected != 1 || s.Endpoints[0].State != "resting" || s.Endpoints[1].State != "up" {
+	if s.Retries != 2 || s.Ejected != 1 || stateOf(s, dead) != "resting" || stateOf(s, alive) != "up" {
 		t.Errorf("%+v, want two retries and then none", s)
 	}
+}
+
+func stateOf(s Stats, addr netip.AddrPort) string {
+	for _, e := range s.Endpoints {
+		if e.Addr == addr {
+			return e.State
+		}
+	}
+	return "unlisted"
 }
 
 func TestAffinity(t *testing.T) {
@@ -161,14 +171,7 @@ func TestChecks(t *testing.T) {
 				s.CheckFailures, s.CheckPasses = 2, 2
 			}
 			at := applyTuned(t, p, tab, settings)
-			state := func() string {
-				for _, e := range p.Stats()[web].Endpoints {
-					if e.Addr.String() == addr {
-						return e.State
-					}
-				}
-				return "unlisted"
-			}
+			state := func() string { return stateOf(p.Stats()[web], netip.MustParseAddrPort(addr)) }
 			if kind == tuning.TCPCheck {
 				stop()
 			}
@@ -257,5 +260,47 @@ func TestWantOfPortsIsNotTheEndpointsFault(t *testing.T) {
 		if got := ours(tt.err); got != tt.ours {
 			t.Errorf("%v: ours = %v", tt.err, got)
 		}
+	}
+}
+
+// TestWhereClientsAre: external traffic policy Local gives others than this node's clients fewer endpoints or none, and
+// source ranges keep some away.
+func TestWhereClientsAre(t *testing.T) {
+	near, far := says(t, "near"), says(t, "far")
+	here := []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")}
+	elsewhere := []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+	for _, tt := range []struct {
+		name   string
+		change func(*portal.Portal)
+		inside []netip.Prefix
+		want   string
+	}{
+		{"a client on this node has all endpoints", func(p *portal.Portal) { p.Outside = &portal.Choice{} }, here, "near far"},
+		{"others have theirs", func(p *portal.Portal) { p.Outside = &portal.Choice{Endpoints: []netip.AddrPort{near}} }, elsewhere, "near near"},
+		{"others may have none", func(p *portal.Portal) { p.Outside = &portal.Choice{} }, elsewhere, "reset reset"},
+		{"who may come comes", func(p *portal.Portal) { p.Sources = here }, here, "near far"},
+		{"who may not is sent away", func(p *portal.Portal) { p.Sources = elsewhere }, here, "reset reset"},
+	} {
+		p, stop := start(t, Options{})
+		tab := table(web, near, far)
+		one := tab.Portals[web]
+		tt.change(&one)
+		tab.Portals[web], tab.Here = one, tt.inside
+		at := apply(t, p, tab)
+		var got []string
+		for range 2 {
+			answer := "reset"
+			if c, err := net.Dial("tcp", at); err == nil {
+				if b, err := io.ReadAll(c); err == nil {
+					answer = string(b)
+				}
+				_ = c.Close()
+			}
+			got = append(got, answer)
+		}
+		if s := strings.Join(got, " "); s != tt.want {
+			t.Errorf("%s: got %s, want %s", tt.name, s, tt.want)
+		}
+		stop()
 	}
 }

@@ -96,6 +96,10 @@ func (f *front) session(pc *net.UDPConn, u *sessions, client netip.AddrPort, oob
 		return s
 	}
 	t := f.target.Load()
+	if !t.admits(client.Addr()) {
+		f.count.limited.Add(1)
+		return nil
+	}
 	b := t.choose(client.Addr(), nil)
 	if b == nil || u.size() >= f.p.o.UDPSessions {
 		f.count.failed.Add(1)

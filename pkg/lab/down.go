@@ -23,7 +23,7 @@ func (l *Lab) Down() {
 			p.Kill()
 		}
 		for _, p := range h.pods {
-			_ = syscall.Kill(p.Pause, syscall.SIGKILL)
+			_ = syscall.Kill(p.Info.Pause, syscall.SIGKILL)
 			_ = p.Net.Close()
 		}
 		_ = syscall.Kill(h.Pid, syscall.SIGKILL)

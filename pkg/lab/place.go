@@ -67,7 +67,9 @@ func (p *Place) start(cmd *exec.Cmd) error {
 }
 
 // Run runs a program here and returns what it wrote. A failure carries its standard error.
-func (p *Place) Run(name string, args ...string) (string, error) { return p.RunInput("", name, args...) }
+func (p *Place) Run(name string, args ...string) (string, error) {
+	return p.RunInput("", name, args...)
+}
 
 // RunInput is Run with text on the program's standard input.
 func (p *Place) RunInput(stdin, name string, args ...string) (string, error) {

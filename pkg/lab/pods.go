@@ -20,8 +20,8 @@ import (
 
 // Pod is a pod on one of the lab's hosts, and a place to run programs in: its network, the host's files.
 type Pod struct {
-	Place
-	pod.Pod
+	Place      // Name is HOST/POD
+	Info       pod.Pod
 	Host       *Host
 	IP         netip.Addr
 	Veth       string              // the host's end of its cable
@@ -49,7 +49,7 @@ func (l *Lab) AddPod(h *Host, name string, containers ...Container) (*Pod, error
 		return nil, err
 	}
 	p := &Pod{Host: h, lab: l, Containers: map[string]*Process{}}
-	if err := json.Unmarshal([]byte(out), &p.Pod); err != nil {
+	if err := json.Unmarshal([]byte(out), &p.Info); err != nil {
 		return nil, fmt.Errorf("pod %s: %w", name, err)
 	}
 	if err := p.readResult(); err != nil {
@@ -57,7 +57,7 @@ func (l *Lab) AddPod(h *Host, name string, containers ...Container) (*Pod, error
 	}
 	p.Place = Place{Name: h.Name + "/" + name, host: h}
 	// Through the host's root: the pin lies in the host's mount namespace, and it outlives the pause process.
-	if p.Net, err = netns.Open(fmt.Sprintf("/proc/%d/root%s", h.Pid, p.Netns)); err != nil {
+	if p.Net, err = netns.Open(fmt.Sprintf("/proc/%d/root%s", h.Pid, p.Info.Netns)); err != nil {
 		return nil, fmt.Errorf("pod %s: %w", name, err)
 	}
 	h.mu.Lock()
@@ -72,12 +72,12 @@ func (l *Lab) AddPod(h *Host, name string, containers ...Container) (*Pod, error
 }
 
 func (p *Pod) readResult() error {
-	for _, ip := range p.CNI.IPs {
+	for _, ip := range p.Info.CNI.IPs {
 		if a, ok := netip.AddrFromSlice(ip.Address.IP); ok && a.Unmap().Is4() && !p.IP.IsValid() {
 			p.IP = a.Unmap()
 		}
 	}
-	for _, i := range p.CNI.Interfaces {
+	for _, i := range p.Info.CNI.Interfaces {
 		if i.Sandbox == "" && strings.HasPrefix(i.Name, "veth") {
 			p.Veth = i.Name
 		}
@@ -94,8 +94,8 @@ func (p *Pod) StartContainer(c Container) error {
 	for _, s := range p.lab.Services {
 		services = append(services, s)
 	}
-	proc, err := p.startEnv(service.Env(snapshot(services), "default"), p.Pod.Name+"."+c.Name,
-		"l3ctl", "lab", "web", "--container="+c.Name, "--pod="+p.Pod.Name, "--port="+strconv.Itoa(c.Port))
+	proc, err := p.startEnv(service.Env(snapshot(services), "default"), p.Info.Name+"."+c.Name,
+		"l3ctl", "lab", "web", "--container="+c.Name, "--pod="+p.Info.Name, "--port="+strconv.Itoa(c.Port))
 	if err != nil {
 		return err
 	}
@@ -120,9 +120,9 @@ func (p *Pod) Delete() error {
 		c.Kill()
 	}
 	p.Host.mu.Lock()
-	delete(p.Host.pods, p.Pod.Name)
+	delete(p.Host.pods, p.Info.Name)
 	p.Host.mu.Unlock()
-	_, err := p.Host.Run("l3ctl", "lab", "pod", "del", p.Pod.Name)
+	_, err := p.Host.Run("l3ctl", "lab", "pod", "del", p.Info.Name)
 	return errors.Join(err, p.Net.Close())
 }
 

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"fmt"
+	"net/netip"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/l3edge/l3edge/pkg/lab"
+	"github.com/l3edge/l3edge/pkg/lab/labtest"
+)
+
+var vipAddr = netip.MustParseAddrPort(vip)
+
+// Promise 7: the portal of 2015: the article's two chains, a random proxy port per service, a log that tells.
+func TestPromise07TheArticlesChains(t *testing.T) {
+	l := routed(t, lab.Embedded)
+	portal(t, l, "userspace")
+	node := l.Hosts["kubminion1"]
+	rules := run(t, &node.Place, "iptables-save", "-t", "nat")
+	ports := map[string]bool{}
+	for service, vip := range map[string]string{
+		"kubernetes": "10.100.0.2/32 -p tcp -m comment --comment %s -m tcp --dport 443", "kubernetes-ro": "10.100.0.1/32 -p tcp -m comment --comment %s -m tcp --dport 80",
+		"webfrontend": "10.100.87.105/32 -p tcp -m comment --comment %s -m tcp --dport 80",
+	} {
+		match := regexp.QuoteMeta(fmt.Sprintf(vip, service))
+		redirect := regexp.MustCompile(`(?m)^-A KUBE-PORTALS-CONTAINER -d ` + match + ` -j REDIRECT --to-ports (\d+)$`).FindStringSubmatch(rules)
+		dnat := regexp.MustCompile(`(?m)^-A KUBE-PORTALS-HOST -d ` + match + ` -j DNAT --to-destination 10\.20\.30\.62:(\d+)$`).FindStringSubmatch(rules)
+		if redirect == nil || dnat == nil || redirect[1] != dnat[1] {
+			t.Errorf("%s: the REDIRECT and the DNAT to the same port are not both in\n%s", service, rules)
+			continue
+		}
+		if ports[redirect[1]] {
+			t.Errorf("two services share the proxy port %s", redirect[1])
+		}
+		ports[redirect[1]] = true
+		if log := node.Portald.Log(); !regexp.MustCompile(`(?m)portal.*` + service + `\b`).MatchString(log) {
+			t.Errorf("the log does not tell of the portal for %s:\n%s", service, log)
+		}
+	}
+	for _, jump := range []string{"-A PREROUTING .*-j KUBE-PORTALS-CONTAINER", "-A OUTPUT .*-j KUBE-PORTALS-HOST"} {
+		if !regexp.MustCompile(`(?m)^` + strings.ReplaceAll(jump, " .*", "( .*)? ") + `$`).MatchString(rules) {
+			t.Errorf("no jump %s in\n%s", jump, rules)
+		}
+	}
+	if strings.Contains(rules, "-A POSTROUTING") {
+		t.Errorf("nat POSTROUTING is not empty:\n%s", rules)
+	}
+	for _, addr := range []string{"10.100.0.2:443", "10.100.0.1:80"} {
+		if a := ask(t, &node.Place, addr); a.node != "kubmasta" {
+			t.Errorf("%s is answered by %s, want kubmasta", addr, a.node)
+		}
+	}
+	t.Run("a changed file takes effect without a restart", func(t *testing.T) {
+		fileTakesEffect(t, l, node)
+	})
+}
+
+// fileTakesEffect changes webfrontend's manifest twice on a node: the port moves and comes back.
+func fileTakesEffect(t *testing.T, l *lab.Lab, node *lab.Host) {
+	t.Helper()
+	web := l.Services["webfrontend"]
+	moved := web
+	moved.Port = 8000
+	must(t, node.WriteFile(lab.ServicesDir+"/webfrontend.yaml", moved.Manifest()))
+	labtest.Within(t, 5*time.Second, "the new port", func() error { _, err := node.Get("10.100.87.105:8000", "/"); return err })
+	labtest.Within(t, 5*time.Second, "the old port is gone", func() error {
+		if _, err := node.Get(vip, "/"); err == nil {
+			return fmt.Errorf("%s still answers", vip)
+		}
+		return nil
+	})
+	must(t, node.WriteFile(lab.ServicesDir+"/webfrontend.yaml", web.Manifest()))
+	labtest.Within(t, 5*time.Second, "back", func() error { _, err := node.Get(vip, "/"); return err })
+}
+
+// spread asks 100 times and returns how often each backend answered; every client address goes through check.
+func spread(t *testing.T, from *lab.Place, check func(answer)) map[string]int {
+	t.Helper()
+	count := map[string]int{}
+	for range 100 {
+		a := ask(t, from, vip)
+		count[a.pod]++
+		check(a)
+	}
+	return count
+}
+
+func wantAllFour(t *testing.T, from string, count map[string]int) {
+	t.Helper()
+	if len(count) != 4 {
+		t.Errorf("100 requests from %s went to %v, want all four backends", from, count)
+	}
+	t.Logf("100 requests from %s: %v", from, count)
+}
+
+// Promise 8: a full proxy: the pod talks to the portal and nobody else, and on the wire the node talks to the backend.
+func TestPromise08TwoConnections(t *testing.T) {
+	l := routed(t, lab.Embedded)
+	pods := portal(t, l, "userspace")
+	node, client := l.Hosts["kubminion1"], pods[0]
+	nodeAddr := node.Spec.Addr.Addr()
+
+	onVeth := capture(t, node, client.Veth, "tcp")
+	onWire := capture(t, node, lab.Uplink, "tcp and (port 8080 or port 80)")
+	remote := 0
+	wantAllFour(t, client.Name, spread(t, &client.Place, func(a answer) {
+		if a.node == node.Name {
+			return
+		}
+		remote++
+		if a.client.Addr() != nodeAddr {
+			t.Errorf("%s saw %s, want the node %s", a.pod, a.client, nodeAddr)
+		}
+	}))
+	veth, wire := onVeth(), onWire()
+	local := netip.AddrPortFrom(client.IP, 8080) // the client is a backend too: the proxy calls it from the bridge
+	for _, p := range veth {
+		if !p.between(any(client.IP), vipAddr) && !p.between(local, any(netip.MustParseAddr("10.10.10.1"))) {
+			t.Errorf("on the pod's veth: %s, want only %s and the portal", p, client.IP)
+		}
+	}
+	for _, p := range wire {
+		backend := false
+		for _, b := range pods[1:] {
+			backend = backend || p.between(any(nodeAddr), netip.AddrPortFrom(b.IP, 8080))
+		}
+		if !backend {
+			t.Errorf("on ens18: %s, want only %s and a backend's port 8080", p, nodeAddr)
+		}
+	}
+	if got := flows(wire); got != remote || remote == 0 {
+		t.Errorf("%d connections on ens18 for %d requests to other nodes", got, remote)
+	}
+	wantAllFour(t, node.Name, spread(t, &node.Place, func(answer) {}))
+}
+
+// Promise 9: the portal in the kernel: one connection, and the backend sees the true pod, wherever it is.
+func TestPromise09OneConnection(t *testing.T) {
+	l := routed(t, lab.Embedded)
+	pods := portal(t, l, "nftables")
+	node := l.Hosts["kubminion1"]
+	client := addPod(t, l, "kubminion1", "client")
+
+	onWire := capture(t, node, lab.Uplink, "tcp and (port 8080 or port 80)")
+	remote := 0
+	wantAllFour(t, client.Name, spread(t, &client.Place, func(a answer) {
+		if a.client.Addr() != client.IP {
+			t.Errorf("%s saw %s, want the pod %s", a.pod, a.client, client.IP)
+		}
+		if a.node != node.Name {
+			remote++
+		}
+	}))
+	wire := onWire()
+	for _, p := range wire {
+		if p.src.Addr() != client.IP && p.dst.Addr() != client.IP {
+			t.Errorf("on ens18: %s, want the pod's own address %s", p, client.IP)
+		}
+	}
+	if got := flows(wire); got != remote || remote == 0 {
+		t.Errorf("%d connections on ens18 for %d requests to other nodes", got, remote)
+	}
+	wantAllFour(t, node.Name, spread(t, &node.Place, func(answer) {}))
+
+	alone := func(t *testing.T, backend *lab.Pod) {
+		t.Helper()
+		web := l.Services["webfrontend"]
+		web.Endpoints = []lab.Endpoint{{Addr: backend.IP, Node: backend.Host.Name}}
+		must(t, l.PublishService(web))
+		labtest.Within(t, 5*time.Second, "one endpoint", func() error {
+			for range 10 {
+				if a, err := get(&node.Place, vip); err != nil {
+					return err
+				} else if a.pod != backend.Info.Name {
+					return fmt.Errorf("%s still answers", a.pod)
+				}
+			}
+			return nil
+		})
+	}
+	t.Run("client and backend on the same bridge", func(t *testing.T) {
+		alone(t, pods[0])
+		if a := ask(t, &client.Place, vip); a.client.Addr() != client.IP || a.pod != pods[0].Info.Name {
+			t.Errorf("%s saw %s, want %s at %s", a.pod, a.client, client.IP, pods[0].Info.Name)
+		}
+	})
+	t.Run("a pod balanced to itself", func(t *testing.T) {
+		alone(t, pods[0])
+		if a := ask(t, &pods[0].Place, vip); a.pod != pods[0].Info.Name {
+			t.Errorf("%s answered, want the pod itself", a.pod)
+		}
+	})
+	t.Run("a changed file takes effect without a restart", func(t *testing.T) {
+		fileTakesEffect(t, l, node)
+	})
+}

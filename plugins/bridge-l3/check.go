@@ -68,21 +68,9 @@ func expected(c *cni.Call, conf config, host *rtnl.Conn) (attach.Attachment, err
 	if err != nil {
 		return fail("prevResult: interface %s: %w", c.IfName, err)
 	}
-	var addrs []attach.Addr
-	for _, set := range conf.Sets {
-		for _, ip := range ips {
-			if r, ok := set.Subnet(ip.Address.Addr()); ok {
-				addrs = append(addrs, attach.Addr{Addr: ip.Address.Addr(), Subnet: r.Subnet, Gateway: r.Gateway})
-			}
-		}
-	}
-	if len(addrs) != len(conf.Sets) {
-		return fail("prevResult: has %d addresses of this network's ranges, want %d", len(addrs), len(conf.Sets))
-	}
-	if !conf.NoAddress {
-		if err := holds(c, conf, addrs); err != nil {
-			return fail("%w", err)
-		}
+	addrs, err := conf.recall(c, ips)
+	if err != nil {
+		return fail("%w", err)
 	}
 	bridge, err := host.Link(conf.Bridge)
 	if errors.Is(err, rtnl.ErrNoLink) {
@@ -98,7 +86,38 @@ func expected(c *cni.Call, conf config, host *rtnl.Conn) (attach.Attachment, err
 	if link.MTU != 0 {
 		mtu = link.MTU
 	}
+	if conf.Delegate != "" { // whose routes are known from the result alone
+		conf.DefaultRoute = false
+		for _, r := range c.Net.PrevResult.Routes {
+			conf.Routes = append(conf.Routes, toRoute(r))
+		}
+	}
 	return attach.Decide(conf.spec(c, mtu, addrs, &mac)), nil
+}
+
+// recall finds out what the addresses of the previous result are to this network, and that they are held.
+func (conf config) recall(c *cni.Call, ips []cni.IP) ([]attach.Addr, error) {
+	if conf.Delegate != "" {
+		if _, err := c.Delegate(conf.Delegate, "CHECK"); err != nil {
+			return nil, err
+		}
+		return delegated(conf, ips), nil
+	}
+	var addrs []attach.Addr
+	for _, set := range conf.Sets {
+		for _, ip := range ips {
+			if r, ok := set.Subnet(ip.Address.Addr()); ok {
+				addrs = append(addrs, attach.Addr{Addr: ip.Address.Addr(), Subnet: r.Subnet, Gateway: r.Gateway})
+			}
+		}
+	}
+	if len(addrs) != len(conf.Sets) {
+		return nil, fmt.Errorf("prevResult: has %d addresses of this network's ranges, want %d", len(addrs), len(conf.Sets))
+	}
+	if conf.NoAddress {
+		return nil, nil
+	}
+	return addrs, holds(c, conf, addrs)
 }
 
 // holds compares the lease with the addresses of the result.
@@ -204,6 +223,11 @@ func status(c *cni.Call) error {
 	}
 	if err := conf.complete(); err != nil {
 		return err
+	}
+	if conf.Delegate != "" {
+		if _, err := c.Delegate(conf.Delegate, "STATUS"); err != nil {
+			return err
+		}
 	}
 	store := lease.At(conf.LeaseDir + "/" + c.Net.Name)
 	for _, set := range conf.Sets {

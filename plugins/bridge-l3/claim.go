@@ -10,6 +10,7 @@ import (
 
 	"github.com/l3edge/l3edge/pkg/core/attach"
 	"github.com/l3edge/l3edge/pkg/core/pool"
+	"github.com/l3edge/l3edge/pkg/core/subnet"
 	"github.com/l3edge/l3edge/pkg/edge/cni"
 	"github.com/l3edge/l3edge/pkg/edge/lease"
 )
@@ -17,6 +18,9 @@ import (
 // claim takes the asked-for addresses, and of each set that nothing was asked of the next free one. An attachment that an
 // earlier, interrupted ADD left keeps what it holds where that fits.
 func (j *job) claim() error {
+	if j.conf.Delegate != "" {
+		return j.delegate()
+	}
 	var had []netip.Addr
 	if !j.lease.Fresh {
 		var err error
@@ -62,6 +66,48 @@ func (j *job) claimOne(set pool.Set, index int, asked *[]netip.Addr, had []netip
 		}
 	}
 	return j.lease.Next(set, index)
+}
+
+// delegate lets another IPAM plugin choose. Its routes are the pod's; without any there is the default one.
+func (j *job) delegate() error {
+	r, err := j.call.Delegate(j.conf.Delegate, "ADD")
+	if err != nil {
+		return err
+	}
+	if len(r.IPs) == 0 {
+		return cni.Errorf(cni.CodeInvalidConfig, "%s gave no address", j.conf.Delegate)
+	}
+	j.addrs = delegated(j.conf, r.IPs)
+	for _, route := range r.Routes {
+		j.conf.Routes = append(j.conf.Routes, toRoute(route))
+		j.conf.DefaultRoute = j.conf.DefaultAsked
+	}
+	if j.conf.DNS.IsZero() {
+		j.conf.DNS = r.DNS
+	}
+	return nil
+}
+
+// delegated turns the addresses that another plugin gave into ours. A bridge that is a gateway needs an address: the
+// subnet's first where none is named.
+func delegated(conf config, ips []cni.IP) (out []attach.Addr) {
+	for _, ip := range ips {
+		a := attach.Addr{Addr: ip.Address.Addr(), Subnet: ip.Address.Masked(), Gateway: ip.Gateway}
+		if conf.Gateway && !a.Gateway.IsValid() {
+			a.Gateway = subnet.First(a.Subnet)
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+// giveBack undoes claim.
+func (j *job) giveBack() error {
+	var err error
+	if j.conf.Delegate != "" {
+		_, err = j.call.Delegate(j.conf.Delegate, "DEL")
+	}
+	return errors.Join(err, j.lease.Release(j.held()))
 }
 
 func (j *job) held() (out []netip.Addr) {

@@ -82,11 +82,13 @@ type config struct {
 	Bridge                                                   string
 	MTU                                                      int // 0: the bridge's, or the uplink's
 	Gateway, DefaultRoute, Force, Hairpin, Promisc, Isolated bool
+	DefaultAsked                                             bool // DefaultRoute is not only the default
 	Routed, DAD, Down                                        bool
 	Sets                                                     []pool.Set // empty: from the node file, unless NoAddress
 	NoAddress                                                bool       // ipam is {}: a bridge port and nothing else
 	Routes                                                   []attach.Route
 	DNS                                                      cni.DNS
+	Delegate                                                 string // the IPAM plugin that gives the addresses, instead of Sets
 	ResolvConf, LeaseDir, NodeFile                           string
 }
 
@@ -116,6 +118,7 @@ func parse(c *cni.Call) (config, error) {
 	conf.DefaultRoute = conf.Gateway && ipam.Routes.IsNull()
 	if raw.IsDefaultGateway != nil {
 		conf.DefaultRoute = *raw.IsDefaultGateway
+		conf.DefaultAsked = conf.DefaultRoute
 	}
 	if conf.NoAddress {
 		conf.Gateway, conf.DefaultRoute = false, false
@@ -156,12 +159,21 @@ func (r rawConfig) ipam(conf *config) (rawIPAM, error) {
 	if err != nil {
 		return ipam, fmt.Errorf("ipam: %w", err)
 	}
-	if err := read("ipam.", o, ipam.fields()); err != nil {
-		return ipam, err
+	if err := o.Get("type").Decode(&ipam.Type); err != nil {
+		return ipam, fmt.Errorf("ipam.type: %w", err)
+	}
+	if ipam.Type == "" || ipam.Type == "host-local" {
+		if err := read("ipam.", o, ipam.fields()); err != nil {
+			return ipam, err
+		}
 	}
 	conf.NoAddress = len(o) == 0 && r.Subnet == "" && r.Ranges.IsNull()
-	if ipam.Type != "" && ipam.Type != "host-local" && ipam.Type != "bridge-l3" {
-		return ipam, fmt.Errorf("ipam.type: %q: only host-local's block is understood; leave ipam out to use the node's pod subnets", ipam.Type)
+	if ipam.Type != "" && ipam.Type != "host-local" {
+		if r.Subnet != "" || !r.Ranges.IsNull() {
+			return ipam, fmt.Errorf("ipam.type: %s gives the addresses, so subnet and ranges say nothing", ipam.Type)
+		}
+		// The rest of the block is the other plugin's business.
+		conf.Delegate, ipam = ipam.Type, rawIPAM{}
 	}
 	return ipam, nil
 }
@@ -295,13 +307,17 @@ func routes(v rawjson.Value) (out []attach.Route, err error) {
 		if err == nil {
 			var r cni.Route
 			r, err = cni.ParseRoute(o)
-			out = append(out, attach.Route{Dst: r.Dst.Masked(), Via: r.GW, MTU: r.MTU, AdvMSS: r.AdvMSS, Priority: r.Priority, Table: r.Table, Scope: r.Scope})
+			out = append(out, toRoute(r))
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("ipam.routes[%d]: %w", i, err))
 		}
 	}
 	return out, errors.Join(errs...)
+}
+
+func toRoute(r cni.Route) attach.Route {
+	return attach.Route{Dst: r.Dst.Masked(), Via: r.GW, MTU: r.MTU, AdvMSS: r.AdvMSS, Priority: r.Priority, Table: r.Table, Scope: r.Scope}
 }
 
 // readResolvConf reads the file that host-local's resolvConf names (resolv.conf(5)).

@@ -30,6 +30,11 @@ func del(c *cni.Call) error {
 	if err := detach(c, conf, host); err != nil {
 		return err
 	}
+	if conf.Delegate != "" {
+		if _, err := c.Delegate(conf.Delegate, "DEL"); err != nil {
+			return err
+		}
+	}
 	if held == nil {
 		return nil
 	}

@@ -48,6 +48,10 @@ func gc(c *cni.Call) error {
 			errs = append(errs, fmt.Errorf("container %s, %s: %w", o.ContainerID, o.IfName, err))
 		}
 	}
+	if conf.Delegate != "" {
+		_, err := c.Delegate(conf.Delegate, "GC")
+		errs = append(errs, err)
+	}
 	return errors.Join(errs...)
 }
 

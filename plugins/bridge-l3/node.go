@@ -26,6 +26,9 @@ func locate(c *cni.Call) config {
 		_ = read("", o, ipam.fields())
 	}
 	conf := config{Bridge: raw.Bridge, LeaseDir: mark.LeaseDir}
+	if ipam.Type != "" && ipam.Type != "host-local" {
+		conf.Delegate, ipam = ipam.Type, rawIPAM{}
+	}
 	if ipam.DataDir != "" {
 		conf.LeaseDir = strings.TrimSuffix(ipam.DataDir, "/")
 	}
@@ -34,7 +37,7 @@ func locate(c *cni.Call) config {
 
 // complete takes the subnets from the node file when the configuration has none.
 func (conf *config) complete() error {
-	if len(conf.Sets) > 0 || conf.NoAddress {
+	if len(conf.Sets) > 0 || conf.NoAddress || conf.Delegate != "" {
 		return nil
 	}
 	n, err := nodefile.Read(conf.NodeFile)
@@ -68,11 +71,12 @@ func (conf config) spec(c *cni.Call, mtu int, addrs []attach.Addr, mac *attach.M
 		if !r.Via.IsValid() {
 			for _, a := range addrs {
 				if a.Addr.Is4() == r.Dst.Addr().Is4() {
-					r.Via, r.OnLink = a.Gateway, conf.Routed
+					r.Via = a.Gateway
 					break
 				}
 			}
 		}
+		r.OnLink = conf.Routed && r.Via.IsValid()
 		s.Routes = append(s.Routes, r)
 	}
 	return s

@@ -40,6 +40,7 @@ type lab struct {
 	version string
 	keys    string // of the configuration, besides what call adds
 	self    string // the plugin's binary
+	path    string // CNI_PATH
 }
 
 func newLab(t testing.TB, keys string) *lab {
@@ -86,7 +87,7 @@ func (l *lab) call(command string, p *pod) (out []byte, err error) {
 		path = p.ns.Path()
 	}
 	cmd := exec.Command(l.self)
-	cmd.Env = []string{"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + p.id, "CNI_NETNS=" + path, "CNI_IFNAME=eth0", "CNI_PATH=/opt/cni/bin", "CNI_ARGS=" + p.args}
+	cmd.Env = []string{"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + p.id, "CNI_NETNS=" + path, "CNI_IFNAME=eth0", "CNI_PATH=" + l.path, "CNI_ARGS=" + p.args}
 	cmd.Stdin = strings.NewReader(l.config(p))
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -476,4 +477,49 @@ func TestAddGoesOnWhereAKilledOneStopped(t *testing.T) {
 	nstest.Sh(t, l.node, "rm -r "+l.leases) // the lease is lost and the link stayed
 	l.add(p)
 	l.must("CHECK", p)
+}
+
+func TestAnotherPluginMayGiveTheAddresses(t *testing.T) {
+	dir := t.TempDir()
+	log := filepath.Join(dir, "log")
+	script := `#!/bin/sh
+echo $CNI_COMMAND >>` + log + `
+case $CNI_COMMAND in
+ADD) if [ -e ` + dir + `/full ]; then echo '{"code":11,"msg":"come again"}'; exit 1; fi
+	echo '{"cniVersion":"1.1.0","ips":[{"address":"10.7.0.9/16","gateway":"10.7.0.1"},{"address":"fd07::9/64"}],"routes":[{"dst":"0.0.0.0/0"},{"dst":"10.0.0.0/8","gw":"10.7.0.3"}],"dns":{"nameservers":["10.0.0.53"]}}';;
+esac
+`
+	if err := os.WriteFile(filepath.Join(dir, "elsewhere"), []byte(script), 0o700); err != nil { //nolint:gosec // a program
+		t.Fatal(err)
+	}
+	l := newLab(t, fmt.Sprintf(`"ipam":{"type":"elsewhere","range":"anything","dataDir":%q}`, dir))
+	l.path = "/nowhere:" + dir
+	p := l.pod("a")
+	r := l.add(p)
+	if addresses(r) != "10.7.0.9/16 fd07::9/64" || len(r.Routes) != 2 || r.DNS.Nameservers[0] != "10.0.0.53" || r.Interfaces[2].MAC != "0a:58:0a:07:00:09" {
+		t.Errorf("result: %s", p.result)
+	}
+	l.must("CHECK", p)
+	reach(t, p.ns, l.node, "10.7.0.1")
+	reach(t, p.ns, l.node, "fd07::1") // the subnet's first, as none was named
+	l.must("DEL", p)
+	l.must("GC", p)
+	l.must("STATUS", p)
+	if err := os.WriteFile(filepath.Join(dir, "full"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.result = nil
+	l.refused("ADD", p, 11, "elsewhere: come again")
+	if left := l.left(); left != "" {
+		t.Errorf("left behind: %s", left)
+	}
+	text, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff("ADD CHECK DEL GC STATUS ADD DEL", strings.Join(strings.Fields(string(text)), " ")); diff != "" {
+		t.Errorf("calls (-want +got):\n%s", diff)
+	}
+	l.path = "/nowhere"
+	l.refused("ADD", p, 7, "plugin elsewhere is not in CNI_PATH (/nowhere)")
 }

@@ -69,7 +69,7 @@ type job struct {
 // attachment is whole, and any other that an ADD was interrupted.
 func (j *job) steps() []once.Step {
 	return []once.Step{
-		{Name: "claim addresses", Do: j.claim, Undo: func() error { return j.lease.Release(j.held()) }},
+		{Name: "claim addresses", Do: j.claim, Undo: j.giveBack},
 		{Name: "prepare bridge", Do: j.prepareBridge},
 		{Name: "make link", Do: j.makeLink, Undo: j.removeLink},
 		{Name: "configure pod", Do: j.configurePod},
@@ -209,7 +209,7 @@ func (j *job) result() (*cni.Result, error) {
 	if r.DNS.IsZero() && j.conf.ResolvConf != "" {
 		var err error
 		if r.DNS, err = readResolvConf(j.conf.ResolvConf); err != nil {
-			return nil, errors.Join(err, j.removeLink(), j.lease.Release(j.held()))
+			return nil, errors.Join(err, j.removeLink(), j.giveBack())
 		}
 	}
 	return r, nil

@@ -93,7 +93,7 @@ type Spec struct {
 type Addr struct {
 	Addr    netip.Addr
 	Subnet  netip.Prefix
-	Gateway netip.Addr
+	Gateway netip.Addr // zero: none
 }
 
 // PortName is the node's end for an attachment: always the same, so that DEL needs to know nothing else.
@@ -121,7 +121,10 @@ func Decide(s Spec) Attachment {
 		Pod:    Pod{Name: s.IfName, MAC: random(name + "/pod"), MTU: s.MTU, Down: s.Down},
 	}
 	if len(s.Addrs) > 0 {
-		a.Bridge.MAC, a.Pod.MAC = MACOf(s.Addrs[0].Gateway), MACOf(s.Addrs[0].Addr)
+		a.Pod.MAC = MACOf(s.Addrs[0].Addr)
+		if s.Addrs[0].Gateway.IsValid() {
+			a.Bridge.MAC = MACOf(s.Addrs[0].Gateway)
+		}
 	}
 	if s.BridgeMAC != nil {
 		a.Bridge.MAC = *s.BridgeMAC
@@ -139,7 +142,7 @@ func Decide(s Spec) Attachment {
 
 // addAddr adds one address of the pod and what belongs to it.
 func (a *Attachment) addAddr(s Spec, addr Addr) {
-	if s.Gateway {
+	if s.Gateway && addr.Gateway.IsValid() {
 		a.Bridge.Addrs = append(a.Bridge.Addrs, netip.PrefixFrom(addr.Gateway, addr.Subnet.Bits()))
 	}
 	bits := addr.Subnet.Bits()
@@ -147,7 +150,7 @@ func (a *Attachment) addAddr(s Spec, addr Addr) {
 		bits = addr.Addr.BitLen()
 	}
 	a.Pod.Addrs = append(a.Pod.Addrs, netip.PrefixFrom(addr.Addr, bits))
-	if !s.DefaultRoute {
+	if !s.DefaultRoute || !addr.Gateway.IsValid() {
 		return
 	}
 	everything := netip.PrefixFrom(zero(addr.Addr), 0)

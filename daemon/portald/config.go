@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -31,6 +32,7 @@ type config struct {
 	nodeFile  string
 	socket    string
 	portsFile string
+	metrics   string // host:port; empty: none
 	resync    time.Duration
 	drain     time.Duration
 	level     slog.Level
@@ -50,6 +52,7 @@ func flags(c *config, nets *string) *flag.FlagSet {
 	fs.StringVar(&c.nodeFile, "node-file", mark.NodeFile, "`file` in which routed describes the node; it may appear later")
 	fs.StringVar(&c.socket, "socket", mark.PortaldSocket, "control socket `path`")
 	fs.StringVar(&c.portsFile, "ports-file", mark.RunDir+"/proxy-ports.json", "`file` that keeps the proxy ports of userspace mode over a restart")
+	fs.StringVar(&c.metrics, "metrics", "", "serve /metrics, /healthz and /debug/pprof over TCP at this `address`, such as 127.0.0.1:10249; without it only on the control socket")
 	fs.DurationVar(&c.resync, "resync", 30*time.Second, "compare the kernel's rules with what they should be at least this often; 0: only when something changes")
 	fs.DurationVar(&c.drain, "drain", 5*time.Second, "on SIGTERM in userspace mode, let connections go on this long")
 	fs.TextVar(&c.level, "log-level", slog.LevelInfo, "least `level` to log: debug, info, warn, error")
@@ -92,6 +95,9 @@ func parse(args []string, stderr io.Writer) (config, error) {
 	}
 	if n := count(c.dryRun, c.once, c.cleanup); n > 1 {
 		bad("--dry-run, --once and --cleanup exclude each other")
+	}
+	if _, _, err := net.SplitHostPort(c.metrics); c.metrics != "" && err != nil {
+		bad("--metrics: %q is not host:port", c.metrics)
 	}
 	if c.resync < 0 {
 		bad("--resync: %s is negative", c.resync)

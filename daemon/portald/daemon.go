@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/l3edge/l3edge/pkg/core/node"
@@ -28,6 +29,9 @@ type daemon struct {
 	user    *userspace
 	idle    map[dataPlane]bool // what is not in use and has been cleaned up
 	version string
+
+	syncs, syncErrors     atomic.Uint64
+	syncTime, programTime histogram
 
 	memo     *portal.Memo // for memoNode; both belong to sync
 	memoNode node.Node
@@ -80,6 +84,7 @@ func (d *daemon) nodeNow() node.Node {
 // sync brings the kernel to what the sources said last. It does nothing before the manifests have been read.
 func (d *daemon) sync(ctx context.Context) error {
 	d.mu.Lock()
+	began := time.Now()
 	snapshot, source, n, news := d.snapshot, d.source, d.node, d.news
 	d.mu.Unlock()
 	if snapshot == nil {
@@ -97,9 +102,11 @@ func (d *daemon) sync(ctx context.Context) error {
 	if err == nil {
 		err = d.program(ctx, want)
 	}
+	d.syncTime.observe(time.Since(began))
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if err != nil {
+		d.syncErrors.Add(1)
 		d.lastError = err.Error()
 		if d.behind.IsZero() {
 			d.behind = time.Now()
@@ -108,6 +115,10 @@ func (d *daemon) sync(ctx context.Context) error {
 	}
 	before, portsBefore := d.applied, d.ports
 	d.applied, d.ports, d.lastSync, d.lastError = want, d.user.ports, time.Now(), ""
+	d.syncs.Add(1)
+	if !d.behind.IsZero() {
+		d.programTime.observe(d.lastSync.Sub(d.behind))
+	}
 	d.behind = time.Time{}
 	if d.news != news { // something came while the kernel was busy
 		d.behind = d.lastSync

@@ -6,7 +6,9 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -318,6 +320,26 @@ func TestUserspacePortal(t *testing.T) {
 				t.Errorf("missing %q in\n%s", want, out.String())
 			}
 		}
+	})
+	t.Run("metrics count", func(t *testing.T) {
+		w.curl(w.client, vip)
+		c := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", w.socket())
+		}, DisableKeepAlives: true}}
+		eventually(t, "the connection to be counted", func() bool {
+			resp, err := c.Get("http://portald/metrics")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close() //nolint:errcheck // read whole
+			b, err := io.ReadAll(resp.Body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return strings.Contains(string(b), "portald_synced 1\n") &&
+				strings.Contains(string(b), `portald_proxy_connections_total{service="default/webfrontend",port="",portal="TCP 10.100.87.105:80"} 2`) &&
+				strings.Contains(string(b), `portald_network_programming_duration_seconds_bucket{le="+Inf"} 1`)
+		})
 	})
 	t.Run("cleanup removes everything", func(t *testing.T) {
 		p.stop()

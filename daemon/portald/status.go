@@ -56,14 +56,17 @@ func (d *daemon) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { control.WriteJSON(w, d.report()) })
 	mux.HandleFunc("GET /portals", func(w http.ResponseWriter, _ *http.Request) { control.WriteJSON(w, d.report().Portals) })
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
-		if err := d.healthy(); err != nil {
-			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-			return
-		}
-		fmt.Fprintln(w, "ok") //nolint:errcheck // the client may have gone
-	})
+	mux.HandleFunc("GET /healthz", d.serveHealth)
+	mux.HandleFunc("GET /metrics", d.serveMetrics)
 	return mux
+}
+
+func (d *daemon) serveHealth(w http.ResponseWriter, _ *http.Request) {
+	if err := d.healthy(); err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "ok") //nolint:errcheck // the client may have gone
 }
 
 func (d *daemon) report() report {
@@ -157,7 +160,7 @@ func (r report) print(out io.Writer) error {
 		if p.PortName != "" {
 			name += ":" + p.PortName
 		}
-		fmt.Fprintf(w, "%s\t%s %s\t%s\t%s\n", name, p.Protocol, netip.AddrPortFrom(p.VIP, p.Port), port, //nolint:errcheck // Flush tells
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", name, p.key(), port, //nolint:errcheck // Flush tells
 			cmp.Or(strings.Join(ends, " "), "none: refused"))
 	}
 	for _, p := range r.Problems {

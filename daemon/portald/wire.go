@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"slices"
 	"strings"
 	"time"
@@ -54,6 +55,13 @@ func serve(ctx context.Context, c config, stderr io.Writer) error {
 		_ = l.Close()
 		return err
 	}
+	var metrics net.Listener
+	if c.metrics != "" {
+		if metrics, err = net.Listen("tcp", c.metrics); err != nil {
+			_ = l.Close()
+			return fmt.Errorf("--metrics: %w", err)
+		}
+	}
 	if missing {
 		log.Warn("no node file yet: pod subnets are unknown", "file", c.nodeFile)
 	}
@@ -62,7 +70,11 @@ func serve(ctx context.Context, c config, stderr io.Writer) error {
 	sync := loop.New(loop.Options{Name: "portals", Sync: d.sync, Log: log, Resync: c.resync})
 	log.Info("portald started", "version", d.version, "mode", c.mode, "services", c.services, "portalNet", join(c.nets))
 	defer log.Info("portald stopped")
-	return task.Run(ctx, log,
+	tasks := []task.Task{}
+	if metrics != nil {
+		tasks = append(tasks, task.Task{Name: "metrics", Run: func(ctx context.Context) error { return serveTCP(ctx, metrics, d.metricsHandler()) }})
+	}
+	return task.Run(ctx, log, append(tasks,
 		task.Task{Name: "proxy", Run: d.user.proxy.Run},
 		task.Task{Name: "sync", Run: sync.Run},
 		task.Task{Name: "manifests", Run: func(ctx context.Context) error {
@@ -73,7 +85,7 @@ func serve(ctx context.Context, c config, stderr io.Writer) error {
 		}},
 		task.Task{Name: "node file", Run: func(ctx context.Context) error { return d.watchNode(ctx, sync.Trigger) }},
 		task.Task{Name: "control", Run: func(ctx context.Context) error { return control.Serve(ctx, l, d.handler()) }},
-	)
+	)...)
 }
 
 // wire gives the daemon its data planes. Nothing is touched yet.

@@ -34,6 +34,8 @@ type raw struct {
 	LocalAddress string    `json:"localAddress"`
 	HoldTime     string    `json:"holdTime"`
 	RestartTime  string    `json:"restartTime"`
+	MaxPrefixes  *uint32   `json:"maxPrefixes"`
+	ListenPass   string    `json:"listenPasswordFile"`
 	NodeFile     string    `json:"nodeFile"`
 	Socket       string    `json:"socket"`
 	CNIConfDir   string    `json:"cniConfDir"`
@@ -43,6 +45,8 @@ type rawPeer struct {
 	Name string `json:"name"`
 	ASN  uint32 `json:"asn"`
 	Port int    `json:"port"`
+	Pass string `json:"passwordFile"`
+	GTSM bool   `json:"gtsm"`
 }
 
 // config is valid by construction: parse makes it or says everything that is wrong.
@@ -59,6 +63,8 @@ type config struct {
 	local      netip.Addr
 	hold       time.Duration
 	restart    time.Duration
+	max        uint32 // prefixes a peer may send; 0: no limit
+	listenPass string
 	nodeFile   string
 	socket     string
 }
@@ -97,6 +103,11 @@ func parse(r raw, hostname string, cniSubnets func(dir string) ([]netip.Prefix, 
 	c.hold = duration(&p, "holdTime", r.HoldTime, 3*time.Second, 65535*time.Second)
 	c.restart = duration(&p, "restartTime", r.RestartTime, time.Second, 4095*time.Second)
 	checkPort(&p, "port", r.Port)
+	c.max = defaultMaxPrefixes
+	if r.MaxPrefixes != nil {
+		c.max = *r.MaxPrefixes
+	}
+	c.listenPass = password(&p, "listenPasswordFile", r.ListenPass)
 	c.peers = peers(&p, r.Peers)
 	c.listen = prefixes(&p, "listenRanges", r.ListenRanges)
 	c.podSubnets = prefixes(&p, "podSubnets", r.PodSubnets)
@@ -147,9 +158,36 @@ func peers(p *problems, in []rawPeer) []bgp.Peer {
 		}
 		seen[x.Name] = true
 		checkPort(p, place+".port", x.Port)
-		out = append(out, bgp.Peer{Name: x.Name, ASN: x.ASN, Port: x.Port})
+		out = append(out, bgp.Peer{
+			Name: x.Name, ASN: x.ASN, Port: x.Port, GTSM: x.GTSM, Password: password(p, place+".passwordFile", x.Pass),
+		})
 	}
 	return out
+}
+
+// defaultMaxPrefixes is far above any cluster and far below what hurts.
+const defaultMaxPrefixes = 250_000
+
+// password reads a key for TCP MD5: the file's text without the line end. Others must not be able to read it.
+func password(p *problems, place, path string) string {
+	if path == "" {
+		return ""
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		p.add(place, err)
+		return ""
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		p.add(place, fmt.Errorf("%s is readable by others: chmod 600", path))
+	}
+	b, err := os.ReadFile(path)
+	p.add(place, err)
+	key := strings.TrimRight(string(b), "\r\n")
+	if len(key) < 1 || len(key) > 80 {
+		p.add(place, fmt.Errorf("%s holds %d bytes, a TCP MD5 key has 1 to 80", path, len(key)))
+	}
+	return key
 }
 
 func prefixes(p *problems, place string, in []string) []netip.Prefix {
@@ -193,7 +231,7 @@ func checkPort(p *problems, place string, port int) {
 	}
 }
 
-// parsePeer reads --peer: "NAME[,asn=N][,port=N]".
+// parsePeer reads --peer: "NAME[,asn=N][,port=N][,password-file=PATH][,gtsm]".
 func parsePeer(s string) (rawPeer, error) {
 	name, rest, more := strings.Cut(s, ",")
 	x := rawPeer{Name: name}
@@ -203,6 +241,10 @@ func parsePeer(s string) (rawPeer, error) {
 		key, val, _ := strings.Cut(opt, "=")
 		n, err := strconv.ParseUint(val, 10, 32)
 		switch {
+		case key == "password-file" && val != "":
+			x.Pass = val
+		case opt == "gtsm":
+			x.GTSM = true
 		case key == "asn" && err == nil && n > 0:
 			x.ASN = uint32(n)
 		case key == "port" && err == nil && n > 0 && n < 65536:
@@ -210,7 +252,7 @@ func parsePeer(s string) (rawPeer, error) {
 		case key == "asn" || key == "port":
 			return x, fmt.Errorf("%s: %q is not a valid %s", s, val, key)
 		default:
-			return x, fmt.Errorf("%s: %q is not an option: asn=N or port=N", s, opt)
+			return x, fmt.Errorf("%s: %q is not an option: asn=N, port=N, password-file=PATH or gtsm", s, opt)
 		}
 	}
 	return x, nil

@@ -43,10 +43,38 @@ func TestParseFillsIn(t *testing.T) {
 	}
 	want := config{
 		node: "kubminion1", peers: []bgp.Peer{{Name: "mls"}}, podSubnets: []netip.Prefix{pfx("10.10.10.0/24")},
-		accept: []route.Accept{route.AcceptAll(pfx("10.10.0.0/16"))},
+		accept: []route.Accept{route.AcceptAll(pfx("10.10.0.0/16"))}, max: 250_000,
 	}
 	if diff := cmp.Diff(want, got, compare...); diff != "" {
 		t.Errorf("config (-want +got):\n%s", diff)
+	}
+}
+
+func TestPasswordFile(t *testing.T) {
+	dir := t.TempDir()
+	for _, tt := range []struct {
+		name, text string
+		mode       os.FileMode
+		want       string
+	}{
+		{"good", "secret\n", 0o600, ""},
+		{"open", "secret\n", 0o644, "peers[0].passwordFile: FILE is readable by others: chmod 600"},
+		{"empty", "\n", 0o600, "peers[0].passwordFile: FILE holds 0 bytes, a TCP MD5 key has 1 to 80"},
+	} {
+		path := filepath.Join(dir, tt.name)
+		if err := os.WriteFile(path, []byte(tt.text), tt.mode); err != nil {
+			t.Fatal(err)
+		}
+		c, err := parse(raw{Peers: []rawPeer{{Name: "mls", Pass: path}}, PodSubnets: []string{"10.10.10.0/24"}}, "n", noSubnets)
+		got := ""
+		if err != nil {
+			got = strings.ReplaceAll(err.Error(), path, "FILE")
+		} else if c.peers[0].Password != "secret" {
+			t.Errorf("%s: password %q", tt.name, c.peers[0].Password)
+		}
+		if got != tt.want {
+			t.Errorf("%s: %s, want %s", tt.name, got, tt.want)
+		}
 	}
 }
 
@@ -101,10 +129,11 @@ func TestParsePeer(t *testing.T) {
 	}{
 		{in: "mls", want: rawPeer{Name: "mls"}},
 		{in: "10.20.30.1,asn=64512", want: rawPeer{Name: "10.20.30.1", ASN: 64512}},
+		{in: "mls,gtsm,password-file=/etc/l3edge/mls.key", want: rawPeer{Name: "mls", GTSM: true, Pass: "/etc/l3edge/mls.key"}},
 		{in: "mls,port=1179,asn=4200000001", want: rawPeer{Name: "mls", Port: 1179, ASN: 4200000001}},
 		{in: "mls,asn=0", err: `mls,asn=0: "0" is not a valid asn`},
 		{in: "mls,port=99999", err: `mls,port=99999: "99999" is not a valid port`},
-		{in: "mls,as=1", err: `mls,as=1: "as=1" is not an option: asn=N or port=N`},
+		{in: "mls,as=1", err: `mls,as=1: "as=1" is not an option: asn=N, port=N, password-file=PATH or gtsm`},
 	}
 	for _, tt := range tests {
 		got, err := parsePeer(tt.in)
@@ -152,9 +181,9 @@ func TestSampleConfiguration(t *testing.T) {
 	}
 	want := config{
 		node: "kubminion1", asn: 4201318462, routerID: addr("10.20.30.62"),
-		peers:      []bgp.Peer{{Name: "mls"}, {Name: "10.20.30.2", ASN: 64512, Port: 179}},
+		peers:      []bgp.Peer{{Name: "mls"}, {Name: "10.20.30.2", ASN: 64512, Port: 179, GTSM: true}},
 		podSubnets: []netip.Prefix{pfx("10.10.10.0/24")}, accept: []route.Accept{route.AcceptAll(pfx("10.10.0.0/16"))},
-		port: 179, hold: 9 * time.Second, restart: 120 * time.Second,
+		port: 179, max: 250_000, hold: 9 * time.Second, restart: 120 * time.Second,
 		nodeFile: "/run/l3edge/node.json", socket: "/run/l3edge/routed.sock",
 	}
 	if diff := cmp.Diff(want, got, compare...); diff != "" {

@@ -124,6 +124,7 @@ func (d *wiring) assemble(id identity) error {
 	cfg := bgp.Config{
 		ASN: id.asn, RouterID: id.routerID, Port: d.cfg.port, LocalAddress: d.cfg.local, Peers: d.cfg.peers,
 		Listen: d.cfg.listen, Hold: d.cfg.hold, RestartTime: d.cfg.restart, Restarting: len(left) > 0,
+		MaxPrefixes: d.cfg.max, ListenPassword: d.cfg.listenPass,
 	}
 	sweep := or(d.cfg.restart, 120*time.Second)
 	if len(d.cfg.listen) > 0 {

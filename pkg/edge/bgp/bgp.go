@@ -34,6 +34,10 @@ type Peer struct {
 	Name string // a name or an address; names are resolved again whenever there is no session
 	ASN  uint32 // 0: learned from the peer's OPEN
 	Port int    // 0: 179
+	// Password signs every segment (TCP MD5, RFC 2385); empty: none.
+	Password string
+	// GTSM refuses packets that came through a router (RFC 5082); the peer must send with TTL 255, as we always do.
+	GTSM bool
 }
 
 // Config is all that a Speaker needs to know. RouterID and ASN are mandatory.
@@ -47,7 +51,10 @@ type Config struct {
 	Transit      []route.Accept // learned prefixes that are announced on to other peers; empty: only our own are announced
 	Hold         time.Duration  // hold time; keepalives are sent three times as often. 0: 9 s
 	RestartTime  time.Duration  // peers keep our routes so long while we restart (RFC 4724). 0: 120 s
-	Restarting   bool           // the kernel still holds the routes of the process before us
+	MaxPrefixes  uint32         // a peer that sends more is cut off for a minute; 0: no limit
+	// ListenPassword is what peers from Listen must sign with; empty: none.
+	ListenPassword string
+	Restarting     bool // the kernel still holds the routes of the process before us
 }
 
 // State is where a session stands.

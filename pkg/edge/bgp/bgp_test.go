@@ -267,6 +267,34 @@ func TestWrongASN(t *testing.T) {
 	within(t, 3*time.Second, "problem", func() bool { return n.said("the peer's ASN is not the one configured") })
 }
 
+func TestPasswordAndGTSM(t *testing.T) {
+	loopback(t)
+	router := mls()
+	router.ListenPassword = "secret"
+	run(t, router)
+	good := run(t, node(2, Peer{Name: "127.0.0.1", Password: "secret", GTSM: true}))
+	within(t, 3*time.Second, "established", func() bool { return good.said("established") })
+	bad := run(t, node(3, Peer{Name: "127.0.0.1", Password: "wrong"}))
+	within(t, 10*time.Second, "silence", func() bool { return bad.said("i/o timeout") })
+	if bad.said("established") {
+		t.Error("a wrong password is good enough")
+	}
+}
+
+func TestTooManyPrefixes(t *testing.T) {
+	loopback(t)
+	m := run(t, mls())
+	cfg := node(2, Peer{Name: "127.0.0.1"})
+	cfg.MaxPrefixes = 3
+	n := run(t, cfg)
+	announce(t, m, "10.10.1.0/24", "10.10.2.0/24", "10.10.3.0/24")
+	within(t, 3*time.Second, "three prefixes", func() bool { return len(n.Learned()) == 3 })
+	announce(t, m, "10.10.1.0/24", "10.10.2.0/24", "10.10.3.0/24", "10.10.4.0/24")
+	within(t, 3*time.Second, "cut off", func() bool {
+		return n.said("the peer sent more than 3 prefixes; cut off for a minute") && len(n.Learned()) == 0
+	})
+}
+
 func TestHandOverKeepsTheRoutes(t *testing.T) {
 	loopback(t)
 	m := run(t, mls())

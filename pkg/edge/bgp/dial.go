@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"reflect"
 	"strconv"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -30,7 +31,7 @@ func (s *Speaker) connect(ctx context.Context, p Peer, addr netip.Addr, wait tim
 		if !s.sessions.await(ctx, addr) || s.sessions.mustRenew(addr) {
 			return wait
 		}
-		conn, err := s.dial(ctx, addr, or(p.Port, Port))
+		conn, err := s.dial(ctx, p, addr)
 		if ctx.Err() != nil {
 			return wait
 		}
@@ -54,12 +55,15 @@ func (s *Speaker) connect(ctx context.Context, p Peer, addr netip.Addr, wait tim
 
 // dial connects and waits until the peer has begun its OPEN. A peer that accepts and closes (it is restarting, or
 // rests after a failure) is thus an ordinary failed attempt.
-func (s *Speaker) dial(ctx context.Context, addr netip.Addr, port int) (net.Conn, error) {
-	d := net.Dialer{Timeout: dialTimeout, KeepAlive: -1}
+func (s *Speaker) dial(ctx context.Context, p Peer, addr netip.Addr) (net.Conn, error) {
+	d := net.Dialer{Timeout: dialTimeout, KeepAlive: -1, Control: func(_, _ string, c syscall.RawConn) error {
+		var err error
+		return errors.Join(c.Control(func(fd uintptr) { err = prepare(int(fd), p, addr) }), err)
+	}}
 	if s.cfg.LocalAddress.IsValid() {
 		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(s.cfg.LocalAddress, 0))
 	}
-	conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(addr.String(), strconv.Itoa(port)))
+	conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(addr.String(), strconv.Itoa(or(p.Port, Port))))
 	if err != nil {
 		return nil, err
 	}
@@ -70,6 +74,28 @@ func (s *Speaker) dial(ctx context.Context, addr netip.Addr, port int) (net.Conn
 		return nil, errors.Join(fmt.Errorf("%s closed the connection before its OPEN: %w", conn.RemoteAddr(), err), conn.Close())
 	}
 	return conn, nil
+}
+
+const maxTTL = 255
+
+// prepare sets what must be on a socket before it connects.
+func prepare(fd int, p Peer, addr netip.Addr) error {
+	err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_TTL, maxTTL) // so that the peer may use GTSM
+	if p.GTSM {
+		err = errors.Join(err, unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MINTTL, maxTTL))
+	}
+	if p.Password == "" {
+		return err
+	}
+	sig := unix.TCPMD5Sig{Keylen: uint16(len(p.Password))}
+	sig.Addr.Family = unix.AF_INET
+	a := addr.As4()
+	copy(sig.Addr.Data[2:], a[:])
+	copy(sig.Key[:], p.Password)
+	if md5 := unix.SetsockoptTCPMD5Sig(fd, unix.IPPROTO_TCP, unix.TCP_MD5SIG, &sig); md5 != nil {
+		err = errors.Join(err, fmt.Errorf("sign with TCP MD5: %w", md5))
+	}
+	return err
 }
 
 var errSilent = errors.New("no OPEN yet")

@@ -36,14 +36,23 @@ func (s *Speaker) keepPeer(ctx context.Context, p Peer) error {
 			wait = pause(ctx, wait)
 			continue
 		case err == nil && addr != have:
-			if err := s.replacePeer(ctx, p, have, addr); err != nil {
+			if have.IsValid() {
+				if err := s.forgetPeer(ctx, p, have); err != nil {
+					return err
+				}
+			}
+			if err := s.addPeer(ctx, p, addr); err != nil {
 				return err
 			}
 			have = addr
 		}
 		wait = s.connect(ctx, p, have, wait)
-		if s.sessions.renewed(have) {
-			if err := s.replacePeer(ctx, p, have, have); err != nil {
+		if after, yes := s.sessions.renewed(have); yes {
+			if err := s.forgetPeer(ctx, p, have); err != nil {
+				return err
+			}
+			pause(ctx, after)
+			if err := s.addPeer(ctx, p, have); err != nil {
 				return err
 			}
 			wait = pause(ctx, wait) // a peer that flaps is not met more often than this
@@ -51,13 +60,15 @@ func (s *Speaker) keepPeer(ctx context.Context, p Peer) error {
 	}
 }
 
-// replacePeer has gobgp forget what it holds of the peer, routes and all, and begin anew.
-func (s *Speaker) replacePeer(ctx context.Context, p Peer, old, addr netip.Addr) error {
-	if old.IsValid() {
-		if err := s.srv.DeletePeer(ctx, &api.DeletePeerRequest{Address: old.String()}); err != nil && ctx.Err() == nil {
-			return fmt.Errorf("forget peer %s at %s: %w", p.Name, old, err)
-		}
+// forgetPeer has gobgp drop the peer and all that was learned from it.
+func (s *Speaker) forgetPeer(ctx context.Context, p Peer, addr netip.Addr) error {
+	if err := s.srv.DeletePeer(ctx, &api.DeletePeerRequest{Address: addr.String()}); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("forget peer %s at %s: %w", p.Name, addr, err)
 	}
+	return nil
+}
+
+func (s *Speaker) addPeer(ctx context.Context, p Peer, addr netip.Addr) error {
 	s.sessions.bind(p.Name, addr)
 	if err := s.srv.AddPeer(ctx, &api.AddPeerRequest{Peer: s.peerConfig(p, addr)}); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("add peer %s at %s: %w", p.Name, addr, err)
@@ -83,13 +94,19 @@ func resolve(ctx context.Context, name string) (netip.Addr, error) {
 func Resolve(ctx context.Context, name string) (netip.Addr, error) { return resolve(ctx, name) }
 
 func (s *Speaker) peerConfig(p Peer, addr netip.Addr) *api.Peer {
-	return &api.Peer{
-		Conf:            &api.PeerConf{NeighborAddress: addr.String(), PeerAsn: p.ASN, LocalAsn: s.cfg.ASN},
+	c := &api.Peer{
+		Conf:            &api.PeerConf{NeighborAddress: addr.String(), PeerAsn: p.ASN, LocalAsn: s.cfg.ASN, AuthPassword: p.Password},
 		Transport:       s.transport(uint32(or(p.Port, Port))),
 		Timers:          s.timers(),
 		GracefulRestart: s.graceful(),
-		AfiSafis:        families(),
+		AfiSafis:        s.families(),
 	}
+	if p.GTSM {
+		c.TtlSecurity = &api.TtlSecurity{Enabled: true, TtlMin: maxTTL}
+	} else { // the peer may want GTSM, or be further away
+		c.EbgpMultihop = &api.EbgpMultihop{Enabled: true, MultihopTtl: maxTTL}
+	}
+	return c
 }
 
 func (s *Speaker) listenRanges(ctx context.Context) error {
@@ -97,11 +114,11 @@ func (s *Speaker) listenRanges(ctx context.Context) error {
 		return nil
 	}
 	err := s.srv.AddPeerGroup(ctx, &api.AddPeerGroupRequest{PeerGroup: &api.PeerGroup{
-		Conf:            &api.PeerGroupConf{PeerGroupName: dynamicGroup, LocalAsn: s.cfg.ASN},
+		Conf:            &api.PeerGroupConf{PeerGroupName: dynamicGroup, LocalAsn: s.cfg.ASN, AuthPassword: s.cfg.ListenPassword},
 		Transport:       s.transport(0),
 		Timers:          s.timers(),
 		GracefulRestart: s.graceful(),
-		AfiSafis:        families(),
+		AfiSafis:        s.families(),
 	}})
 	if err != nil {
 		return fmt.Errorf("add peer group: %w", err)
@@ -147,11 +164,15 @@ func (s *Speaker) graceful() *api.GracefulRestart {
 	}
 }
 
-func families() []*api.AfiSafi {
-	return []*api.AfiSafi{{
+func (s *Speaker) families() []*api.AfiSafi {
+	f := &api.AfiSafi{
 		Config:            &api.AfiSafiConfig{Family: ipv4Unicast, Enabled: true},
 		MpGracefulRestart: &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: true}},
-	}}
+	}
+	if s.cfg.MaxPrefixes > 0 {
+		f.PrefixLimits = &api.PrefixLimit{Family: ipv4Unicast, MaxPrefixes: s.cfg.MaxPrefixes, ShutdownThresholdPct: 80}
+	}
+	return []*api.AfiSafi{f}
 }
 
 // pause waits for d or the end of ctx and returns how long to wait the next time.

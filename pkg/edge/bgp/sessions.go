@@ -28,6 +28,7 @@ type entry struct {
 	Session
 	renew  bool // lost for good: begin anew, without the rest that gobgp takes after a failure
 	onLink bool // it could be reached over a connected link
+	cutOff bool // it sent too much: begin anew only after a minute
 }
 
 func (t *sessions) init(peers []Peer) {
@@ -122,16 +123,19 @@ func (t *sessions) mustRenew(addr netip.Addr) bool {
 	return e != nil && e.renew
 }
 
-// renewed reports that the peer must be made anew, and takes note that it is.
-func (t *sessions) renewed(addr netip.Addr) bool {
+// renewed reports that the peer must be made anew, and takes note that it is; after is how long it is left alone first.
+func (t *sessions) renewed(addr netip.Addr) (after time.Duration, yes bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := t.byAddr[addr]
 	if e == nil || !e.renew {
-		return false
+		return 0, false
 	}
-	e.renew, e.State = false, Idle
-	return true
+	if e.cutOff {
+		after = time.Minute
+	}
+	e.renew, e.cutOff, e.State = false, false, Idle
+	return after, true
 }
 
 func (t *sessions) forget(addr netip.Addr) {
@@ -207,8 +211,12 @@ func (s *Speaker) peerEvent(ev *apiutil.WatchEventMessage_PeerEvent, _ time.Time
 		switch {
 		case state == Established:
 			x.ASN, x.RouterID, x.Problem = ev.Peer.State.PeerASN, ev.Peer.State.RouterID, ""
-		case state == Idle && ev.Peer.State.DisconnectMessage != "":
+		case state == Idle && ev.Peer.State.DisconnectMessage != "" && reason != api.PeerState_DISCONNECT_REASON_DECONFIGURED:
 			x.Problem = explain(reason, ev.Peer.State.DisconnectMessage)
+		}
+		if ev.Peer.State.AdminState == api.PeerState_ADMIN_STATE_PFX_CT {
+			x.Problem = fmt.Sprintf("the peer sent more than %d prefixes; cut off for a minute", s.cfg.MaxPrefixes)
+			x.cutOff, x.renew, lost = true, !x.Dynamic, false
 		}
 		if lost {
 			x.Synced = false
@@ -218,6 +226,9 @@ func (s *Speaker) peerEvent(ev *apiutil.WatchEventMessage_PeerEvent, _ time.Time
 	})
 	if changed && (state == Established || state == Idle) {
 		s.onSession(x)
+	}
+	if x.Dynamic && ev.Peer.State.AdminState == api.PeerState_ADMIN_STATE_PFX_CT { // gobgp would keep what was too much
+		_ = s.srv.DeletePeer(context.Background(), &api.DeletePeerRequest{Address: addr.String()}) // it may have gone
 	}
 	if x.Dynamic && state == Idle && reason != api.PeerState_DISCONNECT_REASON_GRACEFUL_RESTART {
 		s.sessions.forget(addr)

@@ -146,7 +146,7 @@ func (l *lab) left() string {
 		}
 	}
 	err := filepath.WalkDir(l.leases, func(path string, d os.DirEntry, err error) error {
-		if err == nil && !d.IsDir() && !strings.HasPrefix(d.Name(), ".last.") {
+		if err == nil && !d.IsDir() && !strings.HasPrefix(d.Name(), ".last.") && d.Name() != "lock" && !strings.HasPrefix(d.Name(), "last_reserved_ip") {
 			out = append(out, d.Name())
 		}
 		if os.IsNotExist(err) {

@@ -202,7 +202,11 @@ func (j *job) result() (*cni.Result, error) {
 	for i, a := range j.addrs {
 		r.IPs = append(r.IPs, cni.IP{Address: w.Pod.Addrs[i], Gateway: a.Gateway, Interface: &podIndex})
 	}
-	for _, route := range w.Pod.Routes {
+	own := len(w.Pod.Routes) - len(j.conf.Routes)
+	for i, route := range w.Pod.Routes {
+		if i >= own {
+			route.Via = j.conf.Routes[i-own].Via // as configured: none means the gateway of the address
+		}
 		r.Routes = append(r.Routes, cni.Route{Dst: route.Dst, GW: route.Via, MTU: route.MTU, AdvMSS: route.AdvMSS,
 			Priority: route.Priority, Table: route.Table, Scope: route.Scope})
 	}

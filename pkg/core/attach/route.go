@@ -4,8 +4,23 @@ package attach
 
 import "fmt"
 
-// Equal compares routes by value.
-func (r Route) Equal(o Route) bool { return r.String() == o.String() }
+// Equal compares what the routes mean: the main table and the scope that a route has by itself need not be said.
+func (r Route) Equal(o Route) bool { return r.plain().String() == o.plain().String() }
+
+// plain leaves unsaid what goes without saying (RT_TABLE_MAIN, RT_SCOPE_UNIVERSE and RT_SCOPE_LINK of linux/rtnetlink.h).
+func (r Route) plain() Route {
+	natural := 0
+	if !r.Via.IsValid() && r.Dst.Addr().Is4() {
+		natural = 253
+	}
+	if r.Scope != nil && *r.Scope == natural {
+		r.Scope = nil
+	}
+	if r.Table != nil && *r.Table == 254 {
+		r.Table = nil
+	}
+	return r
+}
 
 // String is the route in the words of ip route.
 func (r Route) String() string {

@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/l3edge/l3edge/pkg/core/portal"
-	"github.com/l3edge/l3edge/pkg/core/service"
 	"github.com/l3edge/l3edge/pkg/core/tuning"
 )
 
@@ -31,10 +30,11 @@ type front struct {
 	failing atomic.Bool // the last connection found no endpoint
 
 	// Guarded by Proxy.mu.
-	port   uint16
-	socket io.Closer
-	opened bool      // socket is open to all, not only held
-	udp    *sessions // of the open UDP socket; nil: none
+	port    uint16
+	network string // "tcp4" and so on
+	socket  io.Closer
+	opened  bool      // socket is open to all, not only held
+	udp     *sessions // of the open UDP socket; nil: none
 }
 
 // target is what stands behind a portal at one moment. It is immutable: Apply swaps it whole.
@@ -109,69 +109,6 @@ func (t *target) admits(client netip.Addr) bool {
 
 func within(ps []netip.Prefix, a netip.Addr) bool {
 	return slices.ContainsFunc(ps, func(p netip.Prefix) bool { return p.Contains(a) })
-}
-
-// listen opens the socket to all, or only holds the port, and returns the port: the wanted one if it is not 0 and free.
-func (f *front) listen(port uint16, open bool) (uint16, error) {
-	if f.socket != nil && f.opened == open {
-		return f.port, nil
-	}
-	f.stop()
-	err := f.bind(port, open)
-	if port != 0 && errors.Is(err, syscall.EADDRINUSE) {
-		f.p.o.Log.Warn("proxy port is taken, choosing another", "portal", f.key.String(), "proxyPort", port)
-		err = f.bind(0, open)
-	}
-	return f.port, err
-}
-
-func (f *front) bind(port uint16, open bool) error {
-	addr, family := netip.IPv4Unspecified(), "4"
-	if f.key.Addr.Is6() {
-		addr, family = netip.IPv6Unspecified(), "6"
-	}
-	if !open {
-		addr = loopback(f.key.Addr)
-	}
-	lc := net.ListenConfig{}
-	lc.SetMultipathTCP(false) // splice(2) does not know it
-	at := netip.AddrPortFrom(addr, port).String()
-	if f.key.Protocol == service.UDP {
-		lc.Control = wantPacketInfo
-		pc, err := lc.ListenPacket(f.p.ctx, "udp"+family, at)
-		if err != nil {
-			return err
-		}
-		f.adopt(pc, pc.LocalAddr(), open)
-		if open {
-			u := &sessions{m: map[netip.AddrPort]*session{}}
-			f.udp = u
-			f.p.live.Go(func() { f.serveUDP(pc.(*net.UDPConn), u) })
-		}
-		return nil
-	}
-	l, err := lc.Listen(f.p.ctx, "tcp"+family, at)
-	if err != nil {
-		return err
-	}
-	f.adopt(l, l.Addr(), open)
-	if open {
-		f.p.live.Go(func() { f.serveTCP(l.(*net.TCPListener)) })
-	}
-	return nil
-}
-
-func (f *front) adopt(socket io.Closer, local net.Addr, open bool) {
-	f.socket, f.opened = socket, open
-	f.port = netip.MustParseAddrPort(local.String()).Port()
-}
-
-// stop gives up the socket: nothing new is accepted, TCP connections under way go on, UDP sessions end.
-func (f *front) stop() {
-	if f.socket != nil {
-		_ = f.socket.Close() // its goroutine returns; there is nothing else to lose
-	}
-	f.socket, f.udp = nil, nil
 }
 
 // close is stop for good: nobody asks the endpoints how they are any more.

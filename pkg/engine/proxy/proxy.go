@@ -16,9 +16,11 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/l3edge/l3edge/pkg/core/portal"
@@ -34,12 +36,35 @@ type Options struct {
 	// else has taken meanwhile is replaced by another.
 	Ports map[portal.Key]uint16
 
+	// Keeper keeps listening sockets over a restart, so that no client is refused in between; nil: nobody does.
+	Keeper Keeper
+
 	MaxConns    int           // most TCP connections of all portals together; default 0: no limit
 	UDPSessions int           // most UDP sessions of one portal; default 4096
 	Drain       time.Duration // how long connections may go on after the end of Run's context; default 0: not at all
 }
 
+// Keeper is somebody who outlives the process.
+type Keeper interface {
+	// Take returns the socket that an earlier process left under the name, once, or nil. The caller closes it.
+	Take(name string) *os.File
+	// Put leaves a copy of the socket.
+	Put(name string, socket syscall.Conn) error
+	// Drop closes what was left under the name, perhaps a little later.
+	Drop(name string) error
+}
+
+// nobodyKeeps is the Keeper of processes that have none.
+type nobodyKeeps struct{}
+
+func (nobodyKeeps) Take(string) *os.File           { return nil }
+func (nobodyKeeps) Put(string, syscall.Conn) error { return nil }
+func (nobodyKeeps) Drop(string) error              { return nil }
+
 func (o *Options) fill() {
+	if o.Keeper == nil {
+		o.Keeper = nobodyKeeps{}
+	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -140,6 +165,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 	p.mu.Lock()
 	p.closed = true
 	for _, f := range p.fronts {
+		f.leave()
 		f.close()
 	}
 	p.mu.Unlock()

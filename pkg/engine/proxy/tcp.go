@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -22,7 +23,7 @@ func (f *front) serveTCP(l *net.TCPListener) {
 		case err == nil:
 			pause = 0
 			f.p.live.Go(func() { f.carry(client) })
-		case errors.Is(err, net.ErrClosed):
+		case errors.Is(err, net.ErrClosed), errors.Is(err, syscall.EINVAL): // closed, or not listening any more
 			return
 		default: // out of file descriptors, mostly: wait for some to come free
 			if pause == 0 {

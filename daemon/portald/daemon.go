@@ -29,6 +29,7 @@ type daemon struct {
 	user    *userspace
 	idle    map[dataPlane]bool // what is not in use and has been cleaned up
 	version string
+	settled func() error // called once, when everything is in force for the first time; nil: was called
 
 	syncs, syncErrors     atomic.Uint64
 	syncTime, programTime histogram
@@ -124,6 +125,12 @@ func (d *daemon) sync(ctx context.Context) error {
 		d.behind = d.lastSync
 	}
 	d.tell(before.table, portsBefore)
+	if d.settled != nil {
+		if err := d.settled(); err != nil {
+			d.log.Warn("service manager", "error", err)
+		}
+		d.settled = nil
+	}
 	return nil
 }
 

@@ -65,11 +65,16 @@ func serve(ctx context.Context, c config, stderr io.Writer) error {
 	if missing {
 		log.Warn("no node file yet: pod subnets are unknown", "file", c.nodeFile)
 	}
-	d := &daemon{c: c, log: log, node: n, version: version.Version}
-	d.wire()
+	k, err := openKeeper()
+	if err != nil {
+		log.Warn("sockets are not kept over a restart", "error", err)
+	}
+	d := &daemon{c: c, log: log, node: n, version: version.Version, settled: k.settle}
+	d.wire(k)
 	sync := loop.New(loop.Options{Name: "portals", Sync: d.sync, Log: log, Resync: c.resync})
 	log.Info("portald started", "version", d.version, "mode", c.mode, "services", c.services, "portalNet", join(c.nets))
 	defer log.Info("portald stopped")
+	defer context.AfterFunc(ctx, func() { _ = k.store.Stopping() })() // only a courtesy
 	tasks := []task.Task{}
 	if metrics != nil {
 		tasks = append(tasks, task.Task{Name: "metrics", Run: func(ctx context.Context) error { return serveTCP(ctx, metrics, d.metricsHandler()) }})
@@ -89,13 +94,13 @@ func serve(ctx context.Context, c config, stderr io.Writer) error {
 }
 
 // wire gives the daemon its data planes. Nothing is touched yet.
-func (d *daemon) wire() {
+func (d *daemon) wire(k proxy.Keeper) {
 	file := portsFile{path: d.c.portsFile}
 	ports, err := file.load()
 	if err != nil {
 		d.log.Warn("proxy ports are forgotten", "error", err)
 	}
-	p := proxy.New(proxy.Options{Log: d.log, Ports: ports, Drain: d.c.drain})
+	p := proxy.New(proxy.Options{Log: d.log, Ports: ports, Drain: d.c.drain, Keeper: k})
 	d.user = &userspace{proxy: p, file: file, node: d.nodeNow, families: map[bool]*family{}}
 	d.kernel = newNFTables(d.log)
 	d.idle = map[dataPlane]bool{}
@@ -137,7 +142,7 @@ func load(c config) (desired, *daemon, error) {
 		return desired{}, nil, err
 	}
 	d := &daemon{c: c, log: slog.New(slog.DiscardHandler), node: n}
-	d.wire()
+	d.wire(nil)
 	s, source := file.Load(c.services)
 	want := decide(s, portal.Compute(s, portal.Options{Node: n, Nets: c.nets}), c.mode)
 	want.problems = append(flatten(source), want.problems...)
@@ -204,6 +209,6 @@ func cleanup(ctx context.Context, c config) error {
 	}
 	defer l.Close() //nolint:errcheck // nothing was served
 	d := &daemon{c: c, log: slog.New(slog.DiscardHandler)}
-	d.wire()
+	d.wire(nil)
 	return errors.Join(d.kernel.Cleanup(ctx), d.user.Cleanup(ctx))
 }

@@ -430,6 +430,37 @@ func TestALostLinkEndsTheSession(t *testing.T) {
 	t.Logf("link up: route after %s", within(t, 10*time.Second, "back", up))
 }
 
+func TestReload(t *testing.T) {
+	l := newLab(t)
+	startEmbedded(t, l.mls)
+	l.startNode(t, l.n3)
+	conf := l.n1.dir + "/routed.yaml"
+	write(t, conf, "peers: [{name: 10.20.30.1}]\npodSubnets: [10.10.10.0/24]\n")
+	l.n1.routed(t, "--conf="+conf)
+	within(t, promised, "routes", func() bool { return l.mls.has(t, "10.10.10.0/24") && l.n1.has(t, "10.10.30.0/24") })
+	since := l.n1.status(t).Sessions[0].Since
+
+	write(t, conf, "peers: [{name: 10.20.30.1}]\npodSubnets: [10.10.10.0/24, 10.10.11.0/24]\naccept: [10.10.0.0/20]\n")
+	within(t, promised, "another subnet, a narrower policy", func() bool { return l.mls.has(t, "10.10.11.0/24") && !l.n1.has(t, "10.10.30.0/24") })
+	if now := l.n1.status(t).Sessions[0].Since; now != since {
+		t.Errorf("the session was disturbed: %s, %s", since, now)
+	}
+	for _, bad := range []struct{ text, want string }{
+		{"peers: [{name: 10.20.30.1}]\npodSubnets: [10.10.10.0/33]\nmist: 1\n", `unknown field "mist"`},
+		{"peers: [{name: 10.20.30.1}]\npodSubnets: [10.10.10.0/24]\nasn: 7\nport: 180\n", "restart routed to change asn, port"},
+	} {
+		write(t, conf, bad.text)
+		within(t, promised, "says what is wrong", func() bool { return strings.Contains(l.n1.status(t).Config, bad.want) })
+		if !l.mls.has(t, "10.10.10.0/24", "10.10.11.0/24") {
+			t.Error("a bad file is in force")
+		}
+	}
+	write(t, conf, "peers: [{name: 10.20.30.1}]\npodSubnets: [10.10.10.0/24]\n")
+	within(t, promised, "good again", func() bool {
+		return l.n1.status(t).Config == "" && !l.mls.has(t, "10.10.11.0/24") && l.n1.has(t, "10.10.30.0/24")
+	})
+}
+
 func TestForwardingIsTheProof(t *testing.T) {
 	l := newLab(t)
 	startEmbedded(t, l.mls)

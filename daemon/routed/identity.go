@@ -88,7 +88,7 @@ func hostAddresses(pods []netip.Prefix) ([]netip.Addr, error) {
 func (d *wiring) identify(ctx context.Context) (identity, bool) {
 	told := ""
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, time.Second) {
-		id, err := findIdentity(ctx, d.cfg)
+		id, err := findIdentity(ctx, *d.conf.Load())
 		if err == nil {
 			return id, true
 		}
@@ -106,18 +106,19 @@ func (d *wiring) identify(ctx context.Context) (identity, bool) {
 }
 
 // publish writes the node file with what is known now. A node without pods has none.
-func (d *wiring) publish(source netip.Addr) {
-	if len(d.cfg.podSubnets) == 0 {
+func (d *wiring) publish() {
+	conf := d.conf.Load()
+	if len(conf.podSubnets) == 0 {
 		return
 	}
-	n := node.Node{Name: d.cfg.node, PodSubnets: d.cfg.podSubnets}
-	for _, a := range d.cfg.accept {
+	n := node.Node{Name: conf.node, PodSubnets: conf.podSubnets}
+	for _, a := range conf.accept {
 		n.ClusterPrefixes = append(n.ClusterPrefixes, a.Prefix)
 	}
-	addrs, err := hostAddresses(d.cfg.podSubnets)
+	addrs, err := hostAddresses(conf.podSubnets)
 	if err == nil {
-		if i := slices.Index(addrs, source); i > 0 { // the primary address comes first
-			addrs = slices.Insert(slices.Delete(addrs, i, i+1), 0, source)
+		if i := slices.Index(addrs, d.id.source); i > 0 { // the primary address comes first
+			addrs = slices.Insert(slices.Delete(addrs, i, i+1), 0, d.id.source)
 		}
 		n.Addresses = addrs
 		var up link.Uplink
@@ -125,7 +126,7 @@ func (d *wiring) publish(source netip.Addr) {
 			n.Uplink, n.MTU = up.Name, up.MTU
 		}
 	}
-	if err := errors.Join(err, nodefile.Write(d.cfg.nodeFile, n)); err != nil {
-		d.log.Warn("node file not up to date", "file", d.cfg.nodeFile, "problem", err)
+	if err := errors.Join(err, nodefile.Write(conf.nodeFile, n)); err != nil {
+		d.log.Warn("node file not up to date", "file", conf.nodeFile, "problem", err)
 	}
 }

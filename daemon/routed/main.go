@@ -55,5 +55,5 @@ func run(args []string, stdout, stderr io.Writer) error {
 	case f.dryRun:
 		return dryRun(ctx, cfg, stdout)
 	}
-	return daemon(ctx, cfg, slog.New(slog.NewTextHandler(stderr, nil)))
+	return daemon(ctx, f, cfg, slog.New(slog.NewTextHandler(stderr, nil)))
 }

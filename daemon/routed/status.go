@@ -32,7 +32,8 @@ type Status struct {
 	ASN        uint32         `json:"asn,omitempty"`
 	RouterID   netip.Addr     `json:"routerID,omitzero"`
 	PodSubnets []netip.Prefix `json:"podSubnets,omitempty"`
-	Waiting    string         `json:"waiting,omitempty"` // why nothing happens yet
+	Waiting    string         `json:"waiting,omitempty"`       // why nothing happens yet
+	Config     string         `json:"configuration,omitempty"` // why the newest configuration is not in force
 	Sessions   []bgp.Session  `json:"sessions"`
 	router.Status
 }
@@ -53,6 +54,13 @@ func (s *state) waiting(why string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.base.Waiting = why
+}
+
+// configured notes why the newest configuration is not in force; "" means that it is.
+func (s *state) configured(problem string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.base.Config = problem
 }
 
 func (s *state) running(id identity, sp *bgp.Speaker, r *router.Router) {
@@ -109,6 +117,9 @@ func (s Status) table(now time.Time) string {
 	fmt.Fprintf(t, "node %s, ASN %d, router ID %s, up %s\n", s.Node, s.ASN, s.RouterID, since(s.Since))
 	if s.Waiting != "" {
 		fmt.Fprintf(t, "waiting: %s\n", s.Waiting)
+	}
+	if s.Config != "" {
+		fmt.Fprintf(t, "configuration not in force: %s\n", s.Config)
 	}
 	fmt.Fprint(t, "\nPEER\tADDRESS\tASN\tSTATE\tSINCE\tIN\tOUT\tPROBLEM\n")
 	for _, x := range s.Sessions {

@@ -10,9 +10,9 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/netip"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -27,7 +27,7 @@ import (
 
 // daemon runs until SIGTERM or SIGINT (a stop: sessions are closed, routes withdrawn and removed) or SIGUSR2 (a hand-over
 // to the next process: peers and kernel keep everything).
-func daemon(ctx context.Context, cfg config, log *slog.Logger) error {
+func daemon(ctx context.Context, f *flags, cfg config, log *slog.Logger) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	table, err := fib.Open()
@@ -50,7 +50,8 @@ func daemon(ctx context.Context, cfg config, log *slog.Logger) error {
 	} else if on {
 		log.Info("turned on forwarding")
 	}
-	d := &wiring{cfg: cfg, log: log, table: table, state: newState(cfg)}
+	d := &wiring{flags: f, log: log, table: table, state: newState(cfg)}
+	d.conf.Store(&cfg)
 	ctx, d.stop = context.WithCancel(ctx)
 	defer d.stop()
 	return task.Run(ctx, log,
@@ -61,11 +62,13 @@ func daemon(ctx context.Context, cfg config, log *slog.Logger) error {
 
 // wiring is what the parts are made of.
 type wiring struct {
-	cfg   config
+	flags *flags // to read the configuration again
+	conf  atomic.Pointer[config]
 	log   *slog.Logger
 	table *fib.Table
 	state *state
 	stop  context.CancelFunc // ends everything
+	id    identity
 
 	speaker *bgp.Speaker
 	router  *router.Router
@@ -74,22 +77,24 @@ type wiring struct {
 
 // run finds out who this node is, and then runs the speaker, the kernel's routes and the watch on it side by side.
 func (d *wiring) run(ctx context.Context, watch *fib.Watch) error {
-	d.publish(netip.Addr{})
+	d.publish()
 	id, ok := d.identify(ctx)
 	if !ok {
 		return watch.Close()
 	}
+	d.id = id
 	if err := d.assemble(id); err != nil {
 		return err
 	}
-	d.publish(id.source)
+	d.publish()
 	handedOver := false
 	err := task.Run(ctx, d.log,
 		task.Task{Name: "speaker", Run: d.speaker.Run},
 		task.Task{Name: "routes", Run: d.keepRoutes},
 		task.Task{Name: "watch", Run: func(ctx context.Context) error {
-			return watch.Run(ctx, func(e fib.Event) { d.heard(e, id) })
+			return watch.Run(ctx, func(e fib.Event) { d.heard(e) })
 		}},
+		task.Task{Name: "configuration", Run: d.followConfig},
 		task.Task{Name: "hand-over", Run: func(ctx context.Context) error { handedOver = d.awaitHandOver(ctx); return nil }},
 	)
 	if ctx.Err() == nil || handedOver { // a failing process leaves everything to its successor, too
@@ -117,30 +122,30 @@ func (d *wiring) awaitHandOver(ctx context.Context) bool {
 
 // assemble makes the parts.
 func (d *wiring) assemble(id identity) error {
+	conf := d.conf.Load()
 	left, err := d.table.Read()
 	if err != nil {
 		return err
 	}
 	cfg := bgp.Config{
-		ASN: id.asn, RouterID: id.routerID, Port: d.cfg.port, LocalAddress: d.cfg.local, Peers: d.cfg.peers,
-		Listen: d.cfg.listen, Hold: d.cfg.hold, RestartTime: d.cfg.restart, Restarting: len(left) > 0,
-		MaxPrefixes: d.cfg.max, ListenPassword: d.cfg.listenPass,
+		ASN: id.asn, RouterID: id.routerID, Port: conf.port, LocalAddress: conf.local, Peers: conf.peers,
+		Listen: conf.listen, Hold: conf.hold, RestartTime: conf.restart, Restarting: len(left) > 0,
+		MaxPrefixes: conf.max, ListenPassword: conf.listenPass,
 	}
-	sweep := or(d.cfg.restart, 120*time.Second)
-	if len(d.cfg.listen) > 0 {
-		cfg.Transit = d.cfg.accept
+	sweep := or(conf.restart, 120*time.Second)
+	if len(conf.listen) > 0 {
+		cfg.Transit = conf.accept
 	}
-	if len(d.cfg.peers) == 0 {
+	if len(conf.peers) == 0 {
 		sweep = min(sweep, 30*time.Second) // whoever is still there has connected again by then
 	}
 	d.speaker = bgp.New(cfg, d.log, d.tellSession)
 	d.router = router.New(router.Options{
-		Speaker: d.speaker, Kernel: d.table, Log: d.log, SweepAfter: sweep, Intents: d.intents(),
-		Policy: route.Policy{Accept: d.cfg.accept, Own: d.cfg.podSubnets, Default: d.cfg.defRoute},
+		Speaker: d.speaker, Kernel: d.table, Log: d.log, SweepAfter: sweep, Intents: intents(*conf), Policy: policy(*conf),
 	})
 	d.loop = loop.New(loop.Options{Name: "routes", Sync: d.router.Sync, Log: d.log, Resync: time.Minute})
 	d.state.running(id, d.speaker, d.router)
-	d.log.Info("started", "node", d.cfg.node, "asn", id.asn, "routerID", id.routerID, "podSubnets", d.cfg.podSubnets, "left", len(left))
+	d.log.Info("started", "node", conf.node, "asn", id.asn, "routerID", id.routerID, "podSubnets", conf.podSubnets, "left", len(left))
 	return nil
 }
 
@@ -188,15 +193,15 @@ func (d *wiring) followSpeaker(ctx context.Context) error {
 }
 
 // heard takes over what others did to the kernel.
-func (d *wiring) heard(e fib.Event, id identity) {
+func (d *wiring) heard(e fib.Event) {
 	switch {
 	case e.Gone.IsValid():
 		d.log.Warn("route removed by another program, putting it back", "prefix", e.Gone)
 		d.router.Gone(e.Gone)
 	case e.Forwarding:
-		d.router.SetIntents(d.intents())
+		d.router.SetIntents(intents(*d.conf.Load()))
 	default:
-		d.publish(id.source)
+		d.publish()
 		d.router.TopologyChanged()
 	}
 	d.loop.Trigger()
@@ -213,8 +218,12 @@ func (d *wiring) tellSession(s bgp.Session) {
 	}
 }
 
+func policy(c config) route.Policy {
+	return route.Policy{Accept: c.accept, Own: c.podSubnets, Default: c.defRoute}
+}
+
 // intents are what the node would announce, with the proof of it: it forwards.
-func (d *wiring) intents() []route.Intent {
+func intents(conf config) []route.Intent {
 	lacks := ""
 	if on, err := fib.Forwarding(); err != nil {
 		lacks = err.Error()
@@ -222,7 +231,7 @@ func (d *wiring) intents() []route.Intent {
 		lacks = "forwarding is off (net.ipv4.ip_forward)"
 	}
 	var out []route.Intent
-	for _, p := range d.cfg.podSubnets {
+	for _, p := range conf.podSubnets {
 		out = append(out, route.Intent{Prefix: p, Why: "pod subnet", Lacks: lacks, Sink: true})
 	}
 	return out
@@ -243,8 +252,7 @@ func dryRun(ctx context.Context, cfg config, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	d := &wiring{cfg: cfg}
-	dec := route.Compute(route.Input{Intents: d.intents()})
+	dec := route.Compute(route.Input{Intents: intents(cfg)})
 	for p, e := range have { // what an earlier process left stays until the peers have spoken
 		if _, ok := dec.FIB[p]; !ok {
 			dec.FIB[p] = e

@@ -21,7 +21,6 @@ import (
 
 	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/server"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/l3edge/l3edge/pkg/core/route"
 )
@@ -95,6 +94,7 @@ type Speaker struct {
 	ready     chan struct{} // closed by the first Announce
 	begin     func()
 	keep      atomic.Bool
+	peers     chan []Peer // a new set, from SetPeers
 
 	learned  table
 	sessions sessions
@@ -112,7 +112,7 @@ func New(cfg Config, log *slog.Logger, onSession func(Session)) *Speaker {
 	if onSession == nil {
 		onSession = func(Session) {}
 	}
-	s := &Speaker{cfg: cfg, log: log, onSession: onSession, started: make(chan struct{}), ready: make(chan struct{}), announced: map[netip.Prefix]bool{}}
+	s := &Speaker{cfg: cfg, log: log, onSession: onSession, started: make(chan struct{}), ready: make(chan struct{}), peers: make(chan []Peer, 1), announced: map[netip.Prefix]bool{}}
 	s.begin = sync.OnceFunc(func() { close(s.ready) })
 	s.learned.init()
 	s.sessions.init(cfg.Peers)
@@ -125,6 +125,15 @@ func or[T comparable](v, def T) T {
 		return def
 	}
 	return v
+}
+
+// SetPeers replaces the set of peers. A peer that stays as it was keeps its session.
+func (s *Speaker) SetPeers(peers []Peer) {
+	select { // only the newest set counts
+	case <-s.peers:
+	default:
+	}
+	s.peers <- peers
 }
 
 // HandOver makes the coming end of Run look like a crash to the peers: no Cease is sent, and they keep our routes for
@@ -161,12 +170,7 @@ func (s *Speaker) keepPeers(ctx context.Context) error {
 	if err := s.listenRanges(ctx); err != nil {
 		return fmt.Errorf("start bgp: %w", err)
 	}
-	g, gctx := errgroup.WithContext(ctx)
-	for _, p := range s.cfg.Peers {
-		g.Go(func() error { return s.keepPeer(gctx, p) })
-	}
-	g.Go(func() error { <-gctx.Done(); return nil })
-	return g.Wait()
+	return s.followPeers(ctx, s.cfg.Peers)
 }
 
 func (s *Speaker) start(ctx context.Context) error {

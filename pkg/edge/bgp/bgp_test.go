@@ -267,6 +267,24 @@ func TestWrongASN(t *testing.T) {
 	within(t, 3*time.Second, "problem", func() bool { return n.said("the peer's ASN is not the one configured") })
 }
 
+func TestSetPeers(t *testing.T) {
+	loopback(t)
+	left, right := mls(), mls()
+	right.LocalAddress, right.RouterID, right.ASN = addr("127.0.0.4"), addr("10.0.0.4"), 64513
+	l, r := run(t, left, "10.10.1.0/24"), run(t, right, "10.10.4.0/24")
+	n := run(t, node(2, Peer{Name: "127.0.0.1"}), "10.10.20.0/24")
+	within(t, 3*time.Second, "left", func() bool { return n.has("10.10.1.0/24", "127.0.0.1") })
+	n.SetPeers([]Peer{{Name: "127.0.0.1"}, {Name: "127.0.0.4"}})
+	within(t, 3*time.Second, "right, too", func() bool { return n.has("10.10.4.0/24", "127.0.0.4") && r.has("10.10.20.0/24", "127.0.0.2") })
+	if !l.has("10.10.20.0/24", "127.0.0.2") || l.said("idle") {
+		t.Errorf("the session that stays was disturbed: %v", l.events)
+	}
+	n.SetPeers([]Peer{{Name: "127.0.0.4"}})
+	within(t, 3*time.Second, "only right", func() bool {
+		return !n.has("10.10.1.0/24", "127.0.0.1") && n.has("10.10.4.0/24", "127.0.0.4") && !l.has("10.10.20.0/24", "127.0.0.2")
+	})
+}
+
 func TestPasswordAndGTSM(t *testing.T) {
 	loopback(t)
 	router := mls()

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/osrg/gobgp/v4/api"
@@ -20,6 +22,73 @@ const (
 )
 
 var ipv4Unicast = &api.Family{Afi: api.Family_AFI_IP, Safi: api.Family_SAFI_UNICAST}
+
+// kept is a peer that a goroutine looks after.
+type kept struct {
+	peer Peer
+	stop context.CancelFunc
+	done chan struct{}
+}
+
+// followPeers looks after every peer of the set, and of the sets that replace it, until ctx ends or one fails.
+func (s *Speaker) followPeers(ctx context.Context, peers []Peer) error {
+	failed := make(chan error, 1)
+	running := map[string]kept{}
+	defer func() {
+		for _, k := range running {
+			k.stop()
+			<-k.done
+		}
+	}()
+	for {
+		if err := s.dropPeers(ctx, running, peers); err != nil {
+			return err
+		}
+		for _, p := range peers {
+			if _, ok := running[p.Name]; ok {
+				continue
+			}
+			pctx, stop := context.WithCancel(ctx)
+			k := kept{peer: p, stop: stop, done: make(chan struct{})}
+			running[p.Name] = k
+			s.sessions.expect(p.Name)
+			go func() {
+				defer close(k.done)
+				if err := s.keepPeer(pctx, p); err != nil {
+					select {
+					case failed <- err:
+					default:
+					}
+				}
+			}()
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case err := <-failed:
+			return err
+		case peers = <-s.peers:
+		}
+	}
+}
+
+// dropPeers ends the sessions with peers that are not in the set as they were.
+func (s *Speaker) dropPeers(ctx context.Context, running map[string]kept, peers []Peer) error {
+	for name, k := range running {
+		if slices.Contains(peers, k.peer) {
+			continue
+		}
+		k.stop()
+		<-k.done
+		delete(running, name)
+		if addr := s.sessions.dismiss(name); addr.IsValid() {
+			if err := s.forgetPeer(ctx, k.peer, addr); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
 
 // keepPeer keeps a session with one peer for as long as ctx lives: resolve, configure, dial; and again when the name
 // has come to mean another address.
@@ -62,7 +131,8 @@ func (s *Speaker) keepPeer(ctx context.Context, p Peer) error {
 
 // forgetPeer has gobgp drop the peer and all that was learned from it.
 func (s *Speaker) forgetPeer(ctx context.Context, p Peer, addr netip.Addr) error {
-	if err := s.srv.DeletePeer(ctx, &api.DeletePeerRequest{Address: addr.String()}); err != nil && ctx.Err() == nil {
+	err := s.srv.DeletePeer(ctx, &api.DeletePeerRequest{Address: addr.String()})
+	if err != nil && ctx.Err() == nil && !strings.Contains(err.Error(), "can't delete a peer configuration") { // never added
 		return fmt.Errorf("forget peer %s at %s: %w", p.Name, addr, err)
 	}
 	return nil

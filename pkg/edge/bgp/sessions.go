@@ -34,8 +34,27 @@ type entry struct {
 func (t *sessions) init(peers []Peer) {
 	t.byName, t.byAddr, t.moved = map[string]*entry{}, map[netip.Addr]*entry{}, make(chan struct{})
 	for _, p := range peers {
-		t.byName[p.Name] = &entry{Session: Session{Peer: p.Name, State: Idle, Since: time.Now()}}
+		t.expect(p.Name)
 	}
+}
+
+// expect makes room for a configured peer.
+func (t *sessions) expect(name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.byName[name] == nil {
+		t.byName[name] = &entry{Session: Session{Peer: name, State: Idle, Since: time.Now()}}
+	}
+}
+
+// dismiss forgets a configured peer and returns the address that it had, if any.
+func (t *sessions) dismiss(name string) netip.Addr {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.byName[name]
+	delete(t.byName, name)
+	delete(t.byAddr, e.Address)
+	return e.Address
 }
 
 // bind says which address a configured peer has now.
@@ -151,12 +170,17 @@ func (t *sessions) forget(addr netip.Addr) {
 func (s *Speaker) Synced() bool {
 	s.sessions.mu.Lock()
 	defer s.sessions.mu.Unlock()
-	for _, p := range s.cfg.Peers {
-		if x := s.sessions.byName[p.Name]; x.State != Established || !x.Synced {
+	known := false
+	for _, x := range s.sessions.byName {
+		if x.Dynamic {
+			continue
+		}
+		if x.State != Established || !x.Synced {
 			return false
 		}
+		known = true
 	}
-	return len(s.cfg.Peers) > 0
+	return known
 }
 
 // Sessions lists all peers, the configured ones and whoever connected from a listen range, sorted by name.

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+
+	"github.com/l3edge/l3edge/pkg/core/route"
+)
+
+// followConfig reads the configuration again on SIGHUP and when the file changes.
+func (d *wiring) followConfig(ctx context.Context) error {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	changed, stop, err := watchFile(d.flags.conf)
+	if err != nil {
+		return err
+	}
+	defer stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-hup:
+		case <-changed:
+			select { // an editor writes in several steps
+			case <-ctx.Done():
+				return nil
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+		d.reload()
+	}
+}
+
+// watchFile tells when anything happens in the file's directory: editors and ConfigMaps replace files by renaming.
+func watchFile(path string) (<-chan struct{}, func(), error) {
+	changed := make(chan struct{}, 1)
+	if path == "" {
+		return changed, func() {}, nil
+	}
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		return nil, nil, fmt.Errorf("watch configuration: %w", err)
+	}
+	if err := w.Add(filepath.Dir(path)); err != nil {
+		_ = w.Close()
+		return nil, nil, fmt.Errorf("watch configuration: %w", err)
+	}
+	go func() { // ends with Close
+		for {
+			select {
+			case _, ok := <-w.Events:
+				if !ok {
+					return
+				}
+			case <-w.Errors: // an overflow: look, too
+			}
+			select {
+			case changed <- struct{}{}:
+			default:
+			}
+		}
+	}()
+	return changed, func() { _ = w.Close() }, nil
+}
+
+// reload puts a changed configuration in force. A bad one, or one that needs a restart, leaves the last good one.
+func (d *wiring) reload() {
+	old := d.conf.Load()
+	now, err := d.flags.config()
+	if err == nil {
+		err = restartNeeded(*old, now)
+	}
+	if err != nil {
+		problem := strings.ReplaceAll(err.Error(), "\n", "; ")
+		d.log.Error("configuration refused, keeping the last good one", "problem", problem)
+		d.state.configured(problem)
+		return
+	}
+	d.state.configured("")
+	if sameLive(*old, now) {
+		return
+	}
+	d.log.Info("configuration changed", "peers", len(now.peers), "podSubnets", now.podSubnets)
+	d.conf.Store(&now)
+	d.publish()
+	d.speaker.SetPeers(now.peers)
+	d.router.SetPolicy(policy(now))
+	d.router.SetIntents(intents(now))
+	d.loop.Trigger()
+}
+
+// sameLive compares what can change while the process runs.
+func sameLive(a, b config) bool {
+	return slices.Equal(a.peers, b.peers) && slices.Equal(a.podSubnets, b.podSubnets) && slices.Equal(a.accept, b.accept) && a.defRoute == b.defRoute
+}
+
+// restartNeeded names every key that cannot change while the process runs.
+func restartNeeded(old, now config) error {
+	var keys []string
+	differs := func(key string, is bool) {
+		if is {
+			keys = append(keys, key)
+		}
+	}
+	differs("node", old.node != now.node)
+	differs("asn", old.asn != now.asn)
+	differs("routerID", old.routerID != now.routerID)
+	differs("listenRanges", !slices.Equal(old.listen, now.listen))
+	differs("listenPasswordFile", old.listenPass != now.listenPass)
+	differs("accept (with listenRanges)", len(now.listen) > 0 && !slices.Equal[[]route.Accept](old.accept, now.accept))
+	differs("port", old.port != now.port)
+	differs("localAddress", old.local != now.local)
+	differs("holdTime", old.hold != now.hold)
+	differs("restartTime", old.restart != now.restart)
+	differs("maxPrefixes", old.max != now.max)
+	differs("nodeFile", old.nodeFile != now.nodeFile)
+	differs("socket", old.socket != now.socket)
+	if len(keys) == 0 {
+		return nil
+	}
+	return fmt.Errorf("restart routed to change %s", strings.Join(keys, ", "))
+}

@@ -510,7 +510,7 @@ func TestStatus(t *testing.T) {
 	l.startNode(t, l.n3)
 	within(t, promised, "session", func() bool {
 		st := l.n1.status(t)
-		return len(st.Sessions) == 1 && st.Sessions[0].In == 1 && st.Sessions[0].Out == 1
+		return len(st.Sessions) == 1 && st.Sessions[0].In == 1 && st.Sessions[0].Out == 1 && len(st.Routes) == 2
 	})
 	st := l.n1.status(t)
 	st.Since = time.Unix(100, 0)

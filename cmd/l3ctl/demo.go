@@ -3,14 +3,79 @@
 package main
 
 import (
-	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/l3edge/l3edge/pkg/lab"
+	"github.com/l3edge/l3edge/pkg/lab/nest"
+	"github.com/l3edge/l3edge/pkg/lab/story"
 )
 
 func newDemo(name *string, inner bool) *cobra.Command {
-	return &cobra.Command{
+	mls, keep := string(lab.Embedded), false
+	cmd := &cobra.Command{
 		Use: "demo", Short: "Tell the article's story in a lab, checking every claim", Args: cobra.NoArgs,
-		RunE: func(*cobra.Command, []string) error { return errors.New("not yet") },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if inner {
+				return tell(cmd, lab.Kind(mls), keep)
+			}
+			if keep {
+				if err := (background{name: *name, tell: true}).run(); err != nil {
+					return err
+				}
+				fmt.Fprintf(cmd.OutOrStdout(), "\n%s", howToEnter(*name))
+				return nil
+			}
+			code, err := nest.Nest{Args: os.Args, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}.Run()
+			if err == nil && code != 0 {
+				err = exitCode(code)
+			}
+			return err
+		},
 	}
+	cmd.Flags().StringVar(&mls, "mls", mls, "the multilayer switch: embedded (our own routed), frr or bird")
+	cmd.Flags().BoolVar(&keep, "keep", false, "leave the lab up in the background")
+	return cmd
+}
+
+// tell is lab demo inside the nest.
+func tell(cmd *cobra.Command, kind lab.Kind, keep bool) error {
+	end := make(chan os.Signal, 1)
+	signal.Notify(end, syscall.SIGINT, syscall.SIGTERM)
+	go func() {
+		<-end
+		os.Exit(130) // wherever the story is: the nest takes everything down
+	}()
+	bin, err := ownBin()
+	if err != nil {
+		return err
+	}
+	l, err := lab.Up(lab.Config{Bin: bin, MLS: kind})
+	if err != nil {
+		return err
+	}
+	if err := story.Tell(l, story.Options{Out: os.Stdout, Color: wantsColor()}); err != nil {
+		return err
+	}
+	if keep {
+		return stay(cmd.Context())
+	}
+	fmt.Print(`
+To look around in a lab of your own:
+  make demo KEEP=1           this one, left up afterwards
+  l3ctl lab up; l3ctl lab shell kubminion1
+  l3ctl lab up --mls=frr     the same with FRR as the switch
+`)
+	return nil
+}
+
+// wantsColor follows the terminal and NO_COLOR (no-color.org).
+func wantsColor() bool {
+	_, err := unix.IoctlGetTermios(int(os.Stdout.Fd()), unix.TCGETS)
+	return err == nil && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 }

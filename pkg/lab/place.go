@@ -89,6 +89,7 @@ func (p *Place) RunInput(stdin, name string, args ...string) (string, error) {
 // Process is a program that was started in a place and keeps running.
 type Process struct {
 	Name    string // what its log is called
+	Command string // as a shell would be told
 	LogPath string
 	cmd     *exec.Cmd
 	done    chan struct{} // closed at its end
@@ -104,7 +105,7 @@ func (p *Place) startEnv(env []string, logName, name string, args ...string) (*P
 	cmd := p.command(name, args...)
 	cmd.Env = append(cmd.Env, env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // ^C in the terminal is for the lab to handle, not for its daemons
-	proc := &Process{Name: logName, LogPath: filepath.Join(p.host.log, logName+".log"), cmd: cmd, done: make(chan struct{})}
+	proc := &Process{Name: logName, Command: strings.Join(append([]string{name}, args...), " "), LogPath: filepath.Join(p.host.log, logName+".log"), cmd: cmd, done: make(chan struct{})}
 	log, err := os.OpenFile(proc.LogPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	if err != nil {
 		return nil, fmt.Errorf("%s: log of %s: %w", p.Name, logName, err)
@@ -179,8 +180,16 @@ func (p *Place) Dial(ctx context.Context, network, addr string) (conn net.Conn, 
 }
 
 // Get fetches http://addr/path from here over a new connection, giving up after two seconds.
-func (p *Place) Get(addr, path string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+func (p *Place) Get(addr, path string) (string, error) { return p.get(addr, path, 2*time.Second) }
+
+// Reaches says within a quarter of a second whether anybody answers at addr: for polling, and to see that nobody does.
+func (p *Place) Reaches(addr string) error {
+	_, err := p.get(addr, "/", 250*time.Millisecond)
+	return err
+}
+
+func (p *Place) get(addr, path string, limit time.Duration) (string, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	client := &http.Client{Transport: &http.Transport{DialContext: p.Dial, DisableKeepAlives: true}}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+path, nil)

@@ -126,6 +126,17 @@ func (p *Pod) Delete() error {
 	return errors.Join(err, p.Net.Close())
 }
 
+// DeletePod deletes the host's pod of that name.
+func (h *Host) DeletePod(name string) error {
+	h.mu.Lock()
+	p := h.pods[name]
+	h.mu.Unlock()
+	if p == nil {
+		return fmt.Errorf("%s has no pod %s", h.Name, name)
+	}
+	return p.Delete()
+}
+
 // StartMaster starts the two servers on kubmasta that stand for the article's API server.
 func (l *Lab) StartMaster() error {
 	masta := l.Hosts["kubmasta"]

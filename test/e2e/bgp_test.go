@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -95,8 +94,8 @@ func TestPromise04BGPInPlaceOfStatics(t *testing.T) {
 			}
 		}
 		one, four := addPod(t, l, "kubminion1", "one"), addPod(t, l, "kubminion4", "four")
-		if a := ask(t, &one.Place, on(four.IP, 8080)); a.client.Addr() != one.IP {
-			t.Errorf("%s saw %s, want %s", four.Name, a.client, one.IP)
+		if a := ask(t, &one.Place, on(four.IP, 8080)); a.Client.Addr() != one.IP {
+			t.Errorf("%s saw %s, want %s", four.Name, a.Client, one.IP)
 		}
 	})
 }
@@ -178,8 +177,8 @@ func TestPromise10PortalNetStaysLocal(t *testing.T) {
 			}
 		}
 	}
-	if out, err := l.Hosts["outside"].Get(vip, "/"); err == nil {
-		t.Errorf("outside reached a portal: %s", out)
+	if l.Hosts["outside"].Reaches(vip) == nil {
+		t.Error("outside reached a portal")
 	}
 	node := l.Hosts["kubminion1"]
 	must(t, node.Portald.Stop())
@@ -200,7 +199,7 @@ func TestPromise11NodeOffTheNetwork(t *testing.T) {
 	pods, err := l.AddWebPods()
 	must(t, err)
 	outside := &l.Hosts["outside"].Place
-	reach := func(i int) error { _, err := outside.Get(pods[i].IP.String()+":"+strconv.Itoa(8080), "/"); return err }
+	reach := func(i int) error { return outside.Reaches(on(pods[i].IP, 8080)) }
 
 	must(t, l.Unplug("kubminion3"))
 	for i, p := range pods {
@@ -211,10 +210,10 @@ func TestPromise11NodeOffTheNetwork(t *testing.T) {
 			t.Errorf("%s: %v", p.Name, err)
 		}
 	}
-	if a := ask(t, &pods[0].Place, on(pods[3].IP, 8080)); a.client.Addr() != pods[0].IP {
+	if a := ask(t, &pods[0].Place, on(pods[3].IP, 8080)); a.Client.Addr() != pods[0].IP {
 		t.Errorf("across the segments: %v", a)
 	}
-	if _, err := pods[2].Get("127.0.0.1:8080", "/"); err != nil {
+	if err := pods[2].Reaches("127.0.0.1:8080"); err != nil {
 		t.Errorf("the lone node's pod has stopped: %v", err)
 	}
 	must(t, l.Replug("kubminion3"))

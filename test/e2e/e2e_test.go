@@ -4,12 +4,7 @@
 package e2e
 
 import (
-	"errors"
-	"fmt"
 	"net/netip"
-	"regexp"
-	"slices"
-	"strings"
 	"testing"
 	"time"
 
@@ -68,8 +63,7 @@ func portal(t *testing.T, l *lab.Lab, mode string) []*lab.Pod {
 			if _, err := h.Portald.Running(); err != nil {
 				return err
 			}
-			_, err := h.Get(vip, "/")
-			return err
+			return h.Reaches(vip)
 		})
 	}
 	return pods
@@ -77,43 +71,9 @@ func portal(t *testing.T, l *lab.Lab, mode string) []*lab.Pod {
 
 const vip = "10.100.87.105:80"
 
-// answer is what a web server of the lab says.
-type answer struct {
-	pod, node       string
-	address, client netip.AddrPort
-}
-
-func get(p *lab.Place, addr string) (answer, error) {
-	text, err := p.Get(addr, "/")
-	if err != nil {
-		return answer{}, err
-	}
-	a := answer{}
-	for line := range strings.Lines(text) {
-		key, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
-		switch key {
-		case "pod":
-			a.pod = value
-		case "node":
-			a.node = value
-		case "address":
-			a.address, err = netip.ParseAddrPort(value)
-		case "client":
-			a.client, err = netip.ParseAddrPort(value)
-		}
-		if err != nil {
-			return answer{}, fmt.Errorf("answer %q: %w", text, err)
-		}
-	}
-	a.address, a.client = unmap(a.address), unmap(a.client)
-	return a, nil
-}
-
-func unmap(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
-
-func ask(t *testing.T, p *lab.Place, addr string) answer {
+func ask(t *testing.T, p *lab.Place, addr string) lab.Answer {
 	t.Helper()
-	a, err := get(p, addr)
+	a, err := p.Ask(addr)
 	must(t, err)
 	return a
 }
@@ -127,60 +87,22 @@ func serveOutside(t *testing.T, l *lab.Lab) string {
 	_, err := outside.Start("web", "l3ctl", "lab", "web", "--container=web", "--pod=none", "--port=8080")
 	must(t, err)
 	addr := on(outside.Spec.Addr.Addr(), 8080)
-	labtest.Within(t, 5*time.Second, "server outside", func() error { _, err := get(&outside.Place, addr); return err })
+	labtest.Within(t, 5*time.Second, "server outside", func() error { _, err := outside.Ask(addr); return err })
 	return addr
 }
 
-// packet is one line of tcpdump -nn -q.
-type packet struct{ src, dst netip.AddrPort }
-
-func (p packet) String() string { return p.src.String() + " > " + p.dst.String() }
-
-// between reports whether the packet goes from a to b or back. Port 0 is any.
-func (p packet) between(a, b netip.AddrPort) bool {
-	is := func(x, want netip.AddrPort) bool {
-		return x.Addr() == want.Addr() && (want.Port() == 0 || x.Port() == want.Port())
-	}
-	return is(p.src, a) && is(p.dst, b) || is(p.src, b) && is(p.dst, a)
-}
-
-func any(a netip.Addr) netip.AddrPort { return netip.AddrPortFrom(a, 0) }
-
-var tcpdumpLine = regexp.MustCompile(`IP (\d+\.\d+\.\d+\.\d+)\.(\d+) > (\d+\.\d+\.\d+\.\d+)\.(\d+): `)
-
 // capture starts tcpdump on an interface; the function it returns stops it and gives what passed.
-func capture(t *testing.T, h *lab.Host, iface, filter string) (stop func() []packet) {
+func capture(t *testing.T, h *lab.Host, iface, filter string) (stop func() []lab.Packet) {
 	t.Helper()
-	proc, err := h.Start("tcpdump-"+iface+"-"+strings.ReplaceAll(t.Name(), "/", "-"),
-		"tcpdump", "-nn", "-q", "-l", "--immediate-mode", "-i", iface, filter)
+	c, err := h.NewCapture(iface, filter)
 	must(t, err)
-	labtest.Within(t, 5*time.Second, "tcpdump on "+iface, func() error {
-		if _, err := proc.Running(); err != nil {
-			return err
-		}
-		if !strings.Contains(proc.Log(), "listening on") {
-			return errors.New("not listening yet")
-		}
-		return nil
-	})
-	return func() []packet {
+	return func() []lab.Packet {
 		t.Helper()
-		must(t, proc.Stop())
-		var out []packet
-		for _, m := range tcpdumpLine.FindAllStringSubmatch(proc.Log(), -1) {
-			out = append(out, packet{netip.MustParseAddrPort(m[1] + ":" + m[2]), netip.MustParseAddrPort(m[3] + ":" + m[4])})
-		}
-		return out
+		packets, err := c.Stop()
+		must(t, err)
+		return packets
 	}
 }
 
-// flows counts TCP connections: pairs of ends, whichever way the packets go.
-func flows(packets []packet) int {
-	seen := map[[2]string]bool{}
-	for _, p := range packets {
-		ends := [2]string{p.src.String(), p.dst.String()}
-		slices.Sort(ends[:])
-		seen[ends] = true
-	}
-	return len(seen)
-}
+// anyPort is the address with whatever port.
+func anyPort(a netip.Addr) netip.AddrPort { return netip.AddrPortFrom(a, 0) }

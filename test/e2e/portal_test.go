@@ -51,8 +51,8 @@ func TestPromise07TheArticlesChains(t *testing.T) {
 		t.Errorf("nat POSTROUTING is not empty:\n%s", rules)
 	}
 	for _, addr := range []string{"10.100.0.2:443", "10.100.0.1:80"} {
-		if a := ask(t, &node.Place, addr); a.node != "kubmasta" {
-			t.Errorf("%s is answered by %s, want kubmasta", addr, a.node)
+		if a := ask(t, &node.Place, addr); a.Node != "kubmasta" {
+			t.Errorf("%s is answered by %s, want kubmasta", addr, a.Node)
 		}
 	}
 	t.Run("a changed file takes effect without a restart", func(t *testing.T) {
@@ -67,24 +67,24 @@ func fileTakesEffect(t *testing.T, l *lab.Lab, node *lab.Host) {
 	moved := web
 	moved.Port = 8000
 	must(t, node.WriteFile(lab.ServicesDir+"/webfrontend.yaml", moved.Manifest()))
-	labtest.Within(t, 5*time.Second, "the new port", func() error { _, err := node.Get("10.100.87.105:8000", "/"); return err })
+	labtest.Within(t, 5*time.Second, "the new port", func() error { return node.Reaches("10.100.87.105:8000") })
 	labtest.Within(t, 5*time.Second, "the old port is gone", func() error {
-		if _, err := node.Get(vip, "/"); err == nil {
+		if node.Reaches(vip) == nil {
 			return fmt.Errorf("%s still answers", vip)
 		}
 		return nil
 	})
 	must(t, node.WriteFile(lab.ServicesDir+"/webfrontend.yaml", web.Manifest()))
-	labtest.Within(t, 5*time.Second, "back", func() error { _, err := node.Get(vip, "/"); return err })
+	labtest.Within(t, 5*time.Second, "back", func() error { return node.Reaches(vip) })
 }
 
 // spread asks 100 times and returns how often each backend answered; every client address goes through check.
-func spread(t *testing.T, from *lab.Place, check func(answer)) map[string]int {
+func spread(t *testing.T, from *lab.Place, check func(lab.Answer)) map[string]int {
 	t.Helper()
 	count := map[string]int{}
 	for range 100 {
 		a := ask(t, from, vip)
-		count[a.pod]++
+		count[a.Pod]++
 		check(a)
 	}
 	return count
@@ -108,35 +108,35 @@ func TestPromise08TwoConnections(t *testing.T) {
 	onVeth := capture(t, node, client.Veth, "tcp")
 	onWire := capture(t, node, lab.Uplink, "tcp and (port 8080 or port 80)")
 	remote := 0
-	wantAllFour(t, client.Name, spread(t, &client.Place, func(a answer) {
-		if a.node == node.Name {
+	wantAllFour(t, client.Name, spread(t, &client.Place, func(a lab.Answer) {
+		if a.Node == node.Name {
 			return
 		}
 		remote++
-		if a.client.Addr() != nodeAddr {
-			t.Errorf("%s saw %s, want the node %s", a.pod, a.client, nodeAddr)
+		if a.Client.Addr() != nodeAddr {
+			t.Errorf("%s saw %s, want the node %s", a.Pod, a.Client, nodeAddr)
 		}
 	}))
 	veth, wire := onVeth(), onWire()
 	local := netip.AddrPortFrom(client.IP, 8080) // the client is a backend too: the proxy calls it from the bridge
 	for _, p := range veth {
-		if !p.between(any(client.IP), vipAddr) && !p.between(local, any(netip.MustParseAddr("10.10.10.1"))) {
+		if !p.Between(anyPort(client.IP), vipAddr) && !p.Between(local, anyPort(netip.MustParseAddr("10.10.10.1"))) {
 			t.Errorf("on the pod's veth: %s, want only %s and the portal", p, client.IP)
 		}
 	}
 	for _, p := range wire {
 		backend := false
 		for _, b := range pods[1:] {
-			backend = backend || p.between(any(nodeAddr), netip.AddrPortFrom(b.IP, 8080))
+			backend = backend || p.Between(anyPort(nodeAddr), netip.AddrPortFrom(b.IP, 8080))
 		}
 		if !backend {
 			t.Errorf("on ens18: %s, want only %s and a backend's port 8080", p, nodeAddr)
 		}
 	}
-	if got := flows(wire); got != remote || remote == 0 {
+	if got := lab.Flows(wire); got != remote || remote == 0 {
 		t.Errorf("%d connections on ens18 for %d requests to other nodes", got, remote)
 	}
-	wantAllFour(t, node.Name, spread(t, &node.Place, func(answer) {}))
+	wantAllFour(t, node.Name, spread(t, &node.Place, func(lab.Answer) {}))
 }
 
 // Promise 9: the portal in the kernel: one connection, and the backend sees the true pod, wherever it is.
@@ -148,24 +148,24 @@ func TestPromise09OneConnection(t *testing.T) {
 
 	onWire := capture(t, node, lab.Uplink, "tcp and (port 8080 or port 80)")
 	remote := 0
-	wantAllFour(t, client.Name, spread(t, &client.Place, func(a answer) {
-		if a.client.Addr() != client.IP {
-			t.Errorf("%s saw %s, want the pod %s", a.pod, a.client, client.IP)
+	wantAllFour(t, client.Name, spread(t, &client.Place, func(a lab.Answer) {
+		if a.Client.Addr() != client.IP {
+			t.Errorf("%s saw %s, want the pod %s", a.Pod, a.Client, client.IP)
 		}
-		if a.node != node.Name {
+		if a.Node != node.Name {
 			remote++
 		}
 	}))
 	wire := onWire()
 	for _, p := range wire {
-		if p.src.Addr() != client.IP && p.dst.Addr() != client.IP {
+		if p.Src.Addr() != client.IP && p.Dst.Addr() != client.IP {
 			t.Errorf("on ens18: %s, want the pod's own address %s", p, client.IP)
 		}
 	}
-	if got := flows(wire); got != remote || remote == 0 {
+	if got := lab.Flows(wire); got != remote || remote == 0 {
 		t.Errorf("%d connections on ens18 for %d requests to other nodes", got, remote)
 	}
-	wantAllFour(t, node.Name, spread(t, &node.Place, func(answer) {}))
+	wantAllFour(t, node.Name, spread(t, &node.Place, func(lab.Answer) {}))
 
 	alone := func(t *testing.T, backend *lab.Pod) {
 		t.Helper()
@@ -174,10 +174,10 @@ func TestPromise09OneConnection(t *testing.T) {
 		must(t, l.PublishService(web))
 		labtest.Within(t, 5*time.Second, "one endpoint", func() error {
 			for range 10 {
-				if a, err := get(&node.Place, vip); err != nil {
+				if a, err := node.Ask(vip); err != nil {
 					return err
-				} else if a.pod != backend.Info.Name {
-					return fmt.Errorf("%s still answers", a.pod)
+				} else if a.Pod != backend.Info.Name {
+					return fmt.Errorf("%s still answers", a.Pod)
 				}
 			}
 			return nil
@@ -185,14 +185,14 @@ func TestPromise09OneConnection(t *testing.T) {
 	}
 	t.Run("client and backend on the same bridge", func(t *testing.T) {
 		alone(t, pods[0])
-		if a := ask(t, &client.Place, vip); a.client.Addr() != client.IP || a.pod != pods[0].Info.Name {
-			t.Errorf("%s saw %s, want %s at %s", a.pod, a.client, client.IP, pods[0].Info.Name)
+		if a := ask(t, &client.Place, vip); a.Client.Addr() != client.IP || a.Pod != pods[0].Info.Name {
+			t.Errorf("%s saw %s, want %s at %s", a.Pod, a.Client, client.IP, pods[0].Info.Name)
 		}
 	})
 	t.Run("a pod balanced to itself", func(t *testing.T) {
 		alone(t, pods[0])
-		if a := ask(t, &pods[0].Place, vip); a.pod != pods[0].Info.Name {
-			t.Errorf("%s answered, want the pod itself", a.pod)
+		if a := ask(t, &pods[0].Place, vip); a.Pod != pods[0].Info.Name {
+			t.Errorf("%s answered, want the pod itself", a.Pod)
 		}
 	})
 	t.Run("a changed file takes effect without a restart", func(t *testing.T) {

@@ -523,3 +523,16 @@ esac
 	l.path = "/nowhere"
 	l.refused("ADD", p, 7, "plugin elsewhere is not in CNI_PATH (/nowhere)")
 }
+
+func TestNeighboursHearOfAGivenMAC(t *testing.T) {
+	l := newLab(t, subnet4)
+	first, p := l.pod("makes-the-bridge"), l.pod("a")
+	first.args = "IP=10.10.10.9"
+	p.extra = `"runtimeConfig":{"ips":["10.10.10.2"],"mac":"02:00:00:00:00:77"}`
+	l.add(first)
+	nstest.Sh(t, l.node, "ip neigh replace 10.10.10.2 lladdr 02:00:00:00:00:99 dev docker0 nud stale")
+	l.add(p)
+	if out := nstest.Run(t, l.node, "ip", "neigh", "show", "10.10.10.2"); !strings.Contains(out, "02:00:00:00:00:77") {
+		t.Errorf("the node still has %s", out)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"errors"
 
 	"github.com/l3edge/l3edge/pkg/core/attach"
+	"github.com/l3edge/l3edge/pkg/edge/announce"
 	"github.com/l3edge/l3edge/pkg/edge/cni"
 	"github.com/l3edge/l3edge/pkg/edge/lease"
 	"github.com/l3edge/l3edge/pkg/edge/netns"
@@ -62,19 +63,38 @@ type job struct {
 	addrs  []attach.Addr
 	bridge rtnl.Link
 	want   attach.Attachment
+	eth0   int // index in the pod
 }
 
 // steps is the plan of an ADD. The pod's end comes up before the node's end does, so that nothing the pod's kernel says
 // on coming up is flooded to every port inside this ADD. Starting the port comes last: a port that is up means that the
 // attachment is whole, and any other that an ADD was interrupted.
 func (j *job) steps() []once.Step {
-	return []once.Step{
+	steps := []once.Step{
 		{Name: "claim addresses", Do: j.claim, Undo: j.giveBack},
 		{Name: "prepare bridge", Do: j.prepareBridge},
 		{Name: "make link", Do: j.makeLink, Undo: j.removeLink},
 		{Name: "configure pod", Do: j.configurePod},
 		{Name: "start port", Do: func() error { return j.host.StartPort(j.want.Port) }},
 	}
+	if j.ask.mac != nil { // not made of the address, so neighbours may know the address with another one
+		steps = append(steps, once.Step{Name: "announce addresses", Do: j.announce})
+	}
+	return steps
+}
+
+func (j *job) announce() error {
+	if j.want.Pod.Down {
+		return nil
+	}
+	return j.ns.Here(func() error {
+		for _, p := range j.want.Pod.Addrs {
+			if err := announce.Send(j.eth0, j.want.Pod.MAC, p.Addr()); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // clearInterrupted removes the link that an ADD that did not finish has left, and refuses when one did finish.
@@ -166,6 +186,7 @@ func (j *job) configurePod() error {
 		if err != nil {
 			return err
 		}
+		j.eth0 = eth0.Index
 		if err := apply(j.want.Pod.Settings); err != nil {
 			return err
 		}

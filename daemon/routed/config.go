@@ -36,6 +36,9 @@ type raw struct {
 	RestartTime  string    `json:"restartTime"`
 	MaxPrefixes  *uint32   `json:"maxPrefixes"`
 	ListenPass   string    `json:"listenPasswordFile"`
+	PortalNet    bool      `json:"announcePortalNet"`
+	VIPs         bool      `json:"announceVIPs"`
+	Portald      string    `json:"portaldSocket"`
 	NodeFile     string    `json:"nodeFile"`
 	Socket       string    `json:"socket"`
 	CNIConfDir   string    `json:"cniConfDir"`
@@ -65,6 +68,8 @@ type config struct {
 	restart    time.Duration
 	max        uint32 // prefixes a peer may send; 0: no limit
 	listenPass string
+	vips       route.VIPWish
+	portald    string // its control socket
 	nodeFile   string
 	socket     string
 }
@@ -94,7 +99,7 @@ func (p *problems) add(place string, err error) {
 // parse checks r and fills in what the node itself knows. cniSubnets is asked only when no pod subnet is given.
 func parse(r raw, hostname string, cniSubnets func(dir string) ([]netip.Prefix, error)) (config, error) {
 	var p problems
-	c := config{node: r.Node, asn: r.ASN, port: r.Port, defRoute: r.DefaultRoute, nodeFile: r.NodeFile, socket: r.Socket}
+	c := config{node: r.Node, asn: r.ASN, port: r.Port, defRoute: r.DefaultRoute, portald: r.Portald, vips: route.VIPWish{Net: r.PortalNet, Hosts: r.VIPs}, nodeFile: r.NodeFile, socket: r.Socket}
 	if c.node == "" {
 		c.node = hostname
 	}

@@ -184,7 +184,7 @@ func TestSampleConfiguration(t *testing.T) {
 		peers:      []bgp.Peer{{Name: "mls"}, {Name: "10.20.30.2", ASN: 64512, Port: 179, GTSM: true}},
 		podSubnets: []netip.Prefix{pfx("10.10.10.0/24")}, accept: []route.Accept{route.AcceptAll(pfx("10.10.0.0/16"))},
 		port: 179, max: 250_000, hold: 9 * time.Second, restart: 120 * time.Second,
-		nodeFile: "/run/l3edge/node.json", socket: "/run/l3edge/routed.sock",
+		portald: "/run/l3edge/portald.sock", nodeFile: "/run/l3edge/node.json", socket: "/run/l3edge/routed.sock",
 	}
 	if diff := cmp.Diff(want, got, compare...); diff != "" {
 		t.Errorf("config (-want +got):\n%s", diff)

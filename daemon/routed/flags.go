@@ -35,6 +35,9 @@ func newFlags() *flags {
 	s.StringVar(&f.raw.LocalAddress, "local-address", "", "listen on and connect from this `address` only")
 	s.StringVar(&f.raw.HoldTime, "hold-time", "9s", "a silent peer is down after this `time`")
 	s.StringVar(&f.raw.RestartTime, "restart-time", "120s", "`time` for which peers keep our routes while we restart")
+	s.BoolVar(&f.raw.PortalNet, "announce-portal-net", false, "announce the portal net as one prefix while portald has it programmed")
+	s.BoolVar(&f.raw.VIPs, "announce-vips", false, "announce service addresses outside the portal net while an endpoint is ready")
+	s.StringVar(&f.raw.Portald, "portald-socket", mark.PortaldSocket, "`path` of portald's control socket")
 	s.StringVar(&f.raw.Node, "node", "", "`name` of this node (default: the host name)")
 	s.StringVar(&f.raw.NodeFile, "node-file", mark.NodeFile, "`file` to publish the node's facts in")
 	s.StringVar(&f.raw.Socket, "socket", mark.RoutedSocket, "`path` of the control socket")
@@ -45,7 +48,7 @@ func newFlags() *flags {
 	s.BoolVar(&f.version, "version", false, "print the version and exit")
 	s.Usage = func() {
 		fmt.Fprintf(s.Output(), "routed announces this node's pod subnet by BGP and keeps the others' in the kernel.\n\n"+
-			"Usage:\n  routed --peer=NAME [flags]\n  routed status [--json] [--socket=path]\n\nFlags:\n%s", s.FlagUsages())
+			"Usage:\n  routed --peer=NAME [flags]\n  routed status [--json] [--socket=path]\n  routed drain [--for=time] [--socket=path]\n  routed undrain [--socket=path]\n\nFlags:\n%s", s.FlagUsages())
 	}
 	return f
 }
@@ -80,6 +83,9 @@ func (f *flags) config() (config, error) {
 	take(f.set, "hold-time", &r.HoldTime, f.raw.HoldTime)
 	take(f.set, "restart-time", &r.RestartTime, f.raw.RestartTime)
 	take(f.set, "node", &r.Node, f.raw.Node)
+	take(f.set, "announce-portal-net", &r.PortalNet, f.raw.PortalNet)
+	take(f.set, "announce-vips", &r.VIPs, f.raw.VIPs)
+	def(f.set, "portald-socket", &r.Portald, f.raw.Portald)
 	def(f.set, "node-file", &r.NodeFile, f.raw.NodeFile)
 	def(f.set, "socket", &r.Socket, f.raw.Socket)
 	def(f.set, "cni-conf-dir", &r.CNIConfDir, f.raw.CNIConfDir)

@@ -27,8 +27,13 @@ func main() {
 // run is the program, but for the process around it.
 func run(args []string, stdout, stderr io.Writer) error {
 	ctx := context.Background()
-	if len(args) > 0 && args[0] == "status" {
-		return status(ctx, args[1:], stdout)
+	if len(args) > 0 {
+		switch args[0] {
+		case "status":
+			return status(ctx, args[1:], stdout)
+		case "drain", "undrain":
+			return drain(ctx, args[0], args[1:], stdout)
+		}
 	}
 	f := newFlags()
 	f.set.SetOutput(stdout)
@@ -42,7 +47,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	if f.set.NArg() > 0 {
-		return fmt.Errorf("%q is not a command: routed [flags], or routed status", f.set.Arg(0))
+		return fmt.Errorf("%q is not a command: routed [flags], or routed status, drain, undrain", f.set.Arg(0))
 	}
 	cfg, err := f.config()
 	if err != nil {

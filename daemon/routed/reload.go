@@ -98,13 +98,13 @@ func (d *wiring) reload() {
 	d.publish()
 	d.speaker.SetPeers(now.peers)
 	d.router.SetPolicy(policy(now))
-	d.router.SetIntents(intents(now))
+	d.router.SetIntents(d.intents())
 	d.loop.Trigger()
 }
 
 // sameLive compares what can change while the process runs.
 func sameLive(a, b config) bool {
-	return slices.Equal(a.peers, b.peers) && slices.Equal(a.podSubnets, b.podSubnets) && slices.Equal(a.accept, b.accept) && a.defRoute == b.defRoute
+	return slices.Equal(a.peers, b.peers) && slices.Equal(a.podSubnets, b.podSubnets) && slices.Equal(a.accept, b.accept) && a.defRoute == b.defRoute && a.vips == b.vips
 }
 
 // restartNeeded names every key that cannot change while the process runs.
@@ -126,6 +126,7 @@ func restartNeeded(old, now config) error {
 	differs("holdTime", old.hold != now.hold)
 	differs("restartTime", old.restart != now.restart)
 	differs("maxPrefixes", old.max != now.max)
+	differs("portaldSocket", old.portald != now.portald)
 	differs("nodeFile", old.nodeFile != now.nodeFile)
 	differs("socket", old.socket != now.socket)
 	if len(keys) == 0 {

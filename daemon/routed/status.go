@@ -70,6 +70,13 @@ func (s *state) running(id identity, sp *bgp.Speaker, r *router.Router) {
 	s.speaker, s.router = sp, r
 }
 
+// isRunning reports that speaker and router are there.
+func (s *state) isRunning() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.speaker != nil
+}
+
 func (s *state) status(ctx context.Context) (Status, error) {
 	s.mu.Lock()
 	st, sp, r := s.base, s.speaker, s.router

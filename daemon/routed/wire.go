@@ -55,7 +55,7 @@ func daemon(ctx context.Context, f *flags, cfg config, log *slog.Logger) error {
 	ctx, d.stop = context.WithCancel(ctx)
 	defer d.stop()
 	return task.Run(ctx, log,
-		task.Task{Name: "control", Run: func(ctx context.Context) error { return serve(ctx, socket, d.state) }},
+		task.Task{Name: "control", Run: func(ctx context.Context) error { return serve(ctx, socket, d) }},
 		task.Task{Name: "routing", Run: func(ctx context.Context) error { return d.run(ctx, watch) }},
 	)
 }
@@ -69,6 +69,7 @@ type wiring struct {
 	state *state
 	stop  context.CancelFunc // ends everything
 	id    identity
+	vips  vips
 
 	speaker *bgp.Speaker
 	router  *router.Router
@@ -94,6 +95,7 @@ func (d *wiring) run(ctx context.Context, watch *fib.Watch) error {
 		task.Task{Name: "watch", Run: func(ctx context.Context) error {
 			return watch.Run(ctx, func(e fib.Event) { d.heard(e) })
 		}},
+		task.Task{Name: "portals", Run: d.followPortald},
 		task.Task{Name: "configuration", Run: d.followConfig},
 		task.Task{Name: "hand-over", Run: func(ctx context.Context) error { handedOver = d.awaitHandOver(ctx); return nil }},
 	)
@@ -141,7 +143,7 @@ func (d *wiring) assemble(id identity) error {
 	}
 	d.speaker = bgp.New(cfg, d.log, d.tellSession)
 	d.router = router.New(router.Options{
-		Speaker: d.speaker, Kernel: d.table, Log: d.log, SweepAfter: sweep, Intents: intents(*conf), Policy: policy(*conf),
+		Speaker: d.speaker, Kernel: d.table, Log: d.log, SweepAfter: sweep, Intents: d.intents(), Policy: policy(*conf),
 	})
 	d.loop = loop.New(loop.Options{Name: "routes", Sync: d.router.Sync, Log: d.log, Resync: time.Minute})
 	d.state.running(id, d.speaker, d.router)
@@ -199,7 +201,7 @@ func (d *wiring) heard(e fib.Event) {
 		d.log.Warn("route removed by another program, putting it back", "prefix", e.Gone)
 		d.router.Gone(e.Gone)
 	case e.Forwarding:
-		d.router.SetIntents(intents(*d.conf.Load()))
+		d.router.SetIntents(d.intents())
 	default:
 		d.publish()
 		d.router.TopologyChanged()
@@ -222,8 +224,15 @@ func policy(c config) route.Policy {
 	return route.Policy{Accept: c.accept, Own: c.podSubnets, Default: c.defRoute}
 }
 
-// intents are what the node would announce, with the proof of it: it forwards.
-func intents(conf config) []route.Intent {
+// intents are what the node would announce: its pods, and the service addresses that portald answers for.
+func (d *wiring) intents() []route.Intent {
+	conf := d.conf.Load()
+	portals, stage := d.vips.now()
+	return append(podIntents(*conf), route.VIPs(conf.vips, portals, stage)...)
+}
+
+// podIntents are the pod subnets, with the proof for them: the node forwards.
+func podIntents(conf config) []route.Intent {
 	lacks := ""
 	if on, err := fib.Forwarding(); err != nil {
 		lacks = err.Error()
@@ -252,7 +261,7 @@ func dryRun(ctx context.Context, cfg config, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	dec := route.Compute(route.Input{Intents: intents(cfg)})
+	dec := route.Compute(route.Input{Intents: podIntents(cfg)})
 	for p, e := range have { // what an earlier process left stays until the peers have spoken
 		if _, ok := dec.FIB[p]; !ok {
 			dec.FIB[p] = e
@@ -279,15 +288,17 @@ func dryRun(ctx context.Context, cfg config, w io.Writer) error {
 }
 
 // serve answers on the control socket.
-func serve(ctx context.Context, l net.Listener, s *state) error {
+func serve(ctx context.Context, l net.Listener, d *wiring) error {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, r *http.Request) {
-		st, err := s.status(r.Context())
+		st, err := d.state.status(r.Context())
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
 		}
 		control.WriteJSON(w, st)
 	})
+	mux.HandleFunc("POST /drain", d.serveDrain)
+	mux.HandleFunc("POST /undrain", d.serveUndrain)
 	return control.Serve(ctx, l, mux)
 }

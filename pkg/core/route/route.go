@@ -62,12 +62,15 @@ type Intent struct {
 	Why    string // what it is: "pod subnet"
 	Lacks  string // what is missing before it may be announced; empty: the proof holds
 	Sink   bool   // addresses of it that nothing on the node holds are unreachable, so that no packet goes back to the fabric
+	// Leaving asks others to prefer other ways (GRACEFUL_SHUTDOWN, RFC 8326).
+	Leaving bool
 }
 
 // Announcement is a prefix to announce and why.
 type Announcement struct {
-	Prefix netip.Prefix `json:"prefix"`
-	Why    string       `json:"why"`
+	Prefix  netip.Prefix `json:"prefix"`
+	Why     string       `json:"why"`
+	Leaving bool         `json:"leaving,omitempty"` // with GRACEFUL_SHUTDOWN
 }
 
 // Held is a prefix that is not announced, and what it lacks.
@@ -116,7 +119,7 @@ func Compute(in Input) Decision {
 			d.FIB[i.Prefix] = Entry{}
 		}
 		if i.Lacks == "" {
-			d.Announce = append(d.Announce, Announcement{Prefix: i.Prefix, Why: i.Why})
+			d.Announce = append(d.Announce, Announcement{Prefix: i.Prefix, Why: i.Why, Leaving: i.Leaving})
 		} else {
 			d.Held = append(d.Held, Held{Prefix: i.Prefix, Why: i.Why, Lacks: i.Lacks})
 		}

@@ -132,7 +132,7 @@ func TestComputeIntents(t *testing.T) {
 	got := Compute(in)
 	want := Decision{
 		FIB:      FIB{pfx("10.10.10.0/24"): Entry{}},
-		Announce: []Announcement{{pfx("10.10.10.0/24"), "pod subnet"}},
+		Announce: []Announcement{{Prefix: pfx("10.10.10.0/24"), Why: "pod subnet"}},
 		Held:     []Held{{pfx("10.100.0.0/16"), "portal net", "portald is not running"}},
 	}
 	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {

@@ -100,7 +100,7 @@ type Speaker struct {
 	sessions sessions
 
 	mu        sync.Mutex
-	announced map[netip.Prefix]bool
+	announced map[netip.Prefix]bool // and whether it is leaving
 }
 
 // New makes a speaker. onSession, if not nil, is told of every change of a session's state or problem, one at a time;

@@ -5,7 +5,6 @@ package bgp
 import (
 	"context"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -181,25 +180,23 @@ func (s *Speaker) Announce(set []route.Announcement) error {
 	want := map[netip.Prefix]bool{}
 	for _, a := range set {
 		want[a.Prefix] = true
-	}
-	for _, prefix := range slices.SortedFunc(maps.Keys(want), netip.Prefix.Compare) {
-		if s.announced[prefix] {
+		if leaving, told := s.announced[a.Prefix]; told && leaving == a.Leaving {
 			continue
 		}
-		p, err := ownPath(prefix)
+		p, err := ownPath(a)
 		if err != nil {
 			return err
 		}
 		if _, err := s.srv.AddPath(apiutil.AddPathRequest{Paths: []*apiutil.Path{p}}); err != nil {
-			return fmt.Errorf("announce %s: %w", prefix, err)
+			return fmt.Errorf("announce %s: %w", a.Prefix, err)
 		}
-		s.announced[prefix] = true
+		s.announced[a.Prefix] = a.Leaving
 	}
 	for prefix := range s.announced {
 		if want[prefix] {
 			continue
 		}
-		p, err := ownPath(prefix)
+		p, err := ownPath(route.Announcement{Prefix: prefix})
 		if err != nil {
 			return err
 		}
@@ -212,22 +209,26 @@ func (s *Speaker) Announce(set []route.Announcement) error {
 	return nil
 }
 
-func ownPath(prefix netip.Prefix) (*apiutil.Path, error) {
-	if !prefix.Addr().Is4() {
-		return nil, fmt.Errorf("announce %s: IPv6 is not spoken yet", prefix)
+// gracefulShutdown is the well-known community GRACEFUL_SHUTDOWN (RFC 8326 section 5).
+const gracefulShutdown = 0xffff0000
+
+func ownPath(a route.Announcement) (*apiutil.Path, error) {
+	if !a.Prefix.Addr().Is4() {
+		return nil, fmt.Errorf("announce %s: IPv6 is not spoken yet", a.Prefix)
 	}
-	nlri, err := bgp.NewIPAddrPrefix(prefix)
+	nlri, err := bgp.NewIPAddrPrefix(a.Prefix)
 	if err != nil {
-		return nil, fmt.Errorf("announce %s: %w", prefix, err)
+		return nil, fmt.Errorf("announce %s: %w", a.Prefix, err)
 	}
 	self, err := bgp.NewPathAttributeNextHop(netip.IPv4Unspecified()) // gobgp puts in the session's own address
 	if err != nil {
-		return nil, fmt.Errorf("announce %s: %w", prefix, err)
+		return nil, fmt.Errorf("announce %s: %w", a.Prefix, err)
 	}
-	return &apiutil.Path{
-		Family: bgp.RF_IPv4_UC, Nlri: nlri, Age: time.Now().Unix(),
-		Attrs: []bgp.PathAttributeInterface{bgp.NewPathAttributeOrigin(0), self},
-	}, nil
+	attrs := []bgp.PathAttributeInterface{bgp.NewPathAttributeOrigin(0), self}
+	if a.Leaving {
+		attrs = append(attrs, bgp.NewPathAttributeCommunities([]uint32{gracefulShutdown}))
+	}
+	return &apiutil.Path{Family: bgp.RF_IPv4_UC, Nlri: nlri, Age: time.Now().Unix(), Attrs: attrs}, nil
 }
 
 // exportPolicy lets nothing out but our own prefixes and, for a transit router, learned ones inside Transit.

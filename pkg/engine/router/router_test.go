@@ -133,7 +133,7 @@ func step(t *testing.T, r *Router, k *kernel, name, want string) {
 func TestSync(t *testing.T) {
 	s, k, r := setup()
 	step(t, r, k, "the own subnet is a sink", "+ 10.10.10.0/24: unreachable\n")
-	if want := "[{10.10.10.0/24 pod subnet}]"; s.announced != want {
+	if want := "[{10.10.10.0/24 pod subnet false}]"; s.announced != want {
 		t.Errorf("announced %s, want %s", s.announced, want)
 	}
 	s.learn("10.10.20.0/24", "10.20.30.1")

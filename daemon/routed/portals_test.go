@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"net/http"
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/l3edge/l3edge/pkg/edge/control"
+	"github.com/l3edge/l3edge/pkg/edge/netns/nstest"
+)
+
+// fakePortald answers GET /status with text until stopped.
+func fakePortald(t *testing.T, path string, text *atomic.Value) (stop func()) {
+	t.Helper()
+	l, err := control.Listen(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(text.Load().(string))) })
+	go func() { done <- control.Serve(ctx, l, mux) }()
+	return func() { cancel(); <-done }
+}
+
+func TestServiceAddresses(t *testing.T) {
+	if _, err := os.Stat("/usr/sbin/birdc"); err != nil {
+		t.Skip("bird is not installed")
+	}
+	l := newLab(t)
+	startBird(t, l.mls)
+	socket := l.n1.dir + "/portald.sock"
+	var text atomic.Value
+	text.Store(`{"synced":true,"portalNets":["10.100.0.0/16"],"portals":[
+		{"vip":"10.100.87.105","endpoints":["10.10.10.2:8080"]},{"vip":"203.0.113.7","endpoints":[]}]}`)
+	l.n1.routed(t, "--peer=10.20.30.1", "--pod-subnet=10.10.10.0/24", "--announce-portal-net", "--announce-vips", "--portald-socket="+socket)
+	within(t, promised, "the pod subnet", func() bool { return l.mls.has(t, "10.10.10.0/24") })
+	within(t, promised, "without portald nothing else", func() bool {
+		return !l.mls.has(t, "10.100.0.0/16")
+	})
+	stop := fakePortald(t, socket, &text)
+	within(t, promised, "the portal net, but no address without endpoint", func() bool {
+		return l.mls.has(t, "10.100.0.0/16 via 10.20.30.62") && !l.mls.has(t, "203.0.113.7")
+	})
+	text.Store(strings.Replace(text.Load().(string), "[]", `["10.10.10.2:8080"]`, 1))
+	within(t, promised, "the address", func() bool { return l.mls.has(t, "203.0.113.7 via 10.20.30.62") })
+
+	drained := make(chan error, 1)
+	go func() {
+		var out bytes.Buffer
+		drained <- run([]string{"drain", "--for=1s", "--socket=" + l.n1.dir + "/routed.sock"}, &out, &out)
+	}()
+	within(t, time.Second, "GRACEFUL_SHUTDOWN", func() bool {
+		out := nstest.Run(t, l.mls.Handle, "/usr/sbin/birdc", "-s", l.mls.dir+"/bird.ctl", "show", "route", "all", "10.100.0.0/16")
+		return strings.Contains(out, "(65535,0)")
+	})
+	if err := <-drained; err != nil {
+		t.Fatal(err)
+	}
+	within(t, time.Second, "withdrawn, the pods stay", func() bool {
+		return !l.mls.has(t, "10.100.0.0/16") && !l.mls.has(t, "203.0.113.7") && l.mls.has(t, "10.10.10.0/24")
+	})
+	var out bytes.Buffer
+	if err := run([]string{"undrain", "--socket=" + l.n1.dir + "/routed.sock"}, &out, &out); err != nil || out.String() != "undrained\n" {
+		t.Fatal(out.String(), err)
+	}
+	within(t, time.Second, "back", func() bool { return l.mls.has(t, "10.100.0.0/16", "203.0.113.7") })
+
+	stop()
+	stopped := time.Now()
+	within(t, 2*portaldGrace, "withdrawn when portald is gone for good", func() bool { return !l.mls.has(t, "10.100.0.0/16") })
+	if took := time.Since(stopped); took < portaldGrace-askPortald {
+		t.Errorf("withdrawn after %s: a restart of portald would shake the fabric", took)
+	}
+	if held := l.n1.status(t).Held; len(held) != 2 || held[0].Lacks != "portald does not answer" {
+		t.Errorf("held %v", held)
+	}
+}

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package route
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// Portals is what portald says about the service addresses that it has programmed on this node.
+type Portals struct {
+	Problem string         // why portald's word cannot be taken; empty: it can
+	Nets    []netip.Prefix // portal nets, that cluster addresses come from
+	VIPs    []VIP          // in any order; an address may be there once per port
+}
+
+// VIP is one service address.
+type VIP struct {
+	Addr  netip.Addr
+	Ready bool // somebody would answer
+}
+
+// VIPWish says which service addresses are announced at all.
+type VIPWish struct {
+	Net   bool // each portal net, as one aggregate
+	Hosts bool // addresses outside the portal nets (external, load balancer), each as a host route
+}
+
+// Drain is how far a node has taken its service addresses off.
+type Drain int
+
+// Stages of a drain.
+const (
+	Serving  Drain = iota
+	Leaving        // announced with GRACEFUL_SHUTDOWN (RFC 8326): others prefer other nodes
+	Departed       // withdrawn
+)
+
+// VIPs are the intents for service addresses, sorted by prefix: a portal net when portald has programmed everything, a
+// single address when an endpoint is ready besides.
+func VIPs(wish VIPWish, p Portals, d Drain) []Intent {
+	var out []Intent
+	lacks := func(ready bool) string {
+		switch {
+		case p.Problem != "":
+			return p.Problem
+		case d == Departed:
+			return "drained"
+		case !ready:
+			return "no endpoint is ready"
+		}
+		return ""
+	}
+	if wish.Net {
+		for _, n := range p.Nets {
+			out = append(out, Intent{Prefix: n, Why: "portal net", Lacks: lacks(true), Sink: true, Leaving: d == Leaving})
+		}
+	}
+	if wish.Hosts {
+		ready := map[netip.Addr]bool{}
+		for _, v := range p.VIPs {
+			if !slices.ContainsFunc(p.Nets, func(n netip.Prefix) bool { return n.Contains(v.Addr) }) {
+				ready[v.Addr] = ready[v.Addr] || v.Ready
+			}
+		}
+		for a, ok := range ready {
+			out = append(out, Intent{Prefix: netip.PrefixFrom(a, a.BitLen()), Why: "service address", Lacks: lacks(ok), Leaving: d == Leaving})
+		}
+	}
+	slices.SortFunc(out, func(a, b Intent) int { return a.Prefix.Compare(b.Prefix) })
+	return out
+}

@@ -3,22 +3,31 @@
 package lab
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 )
 
-// Packet is one line of tcpdump -nn -q: the two ends of a TCP or UDP packet.
+// Packet is a TCP packet over IPv4 that was seen on an interface.
 type Packet struct {
+	Time     time.Time
 	Src, Dst netip.AddrPort
-	Line     string // as tcpdump wrote it
+	Length   int // of what it carries, bytes
 }
 
-func (p Packet) String() string { return p.Src.String() + " > " + p.Dst.String() }
+// String is the line that tcpdump -nn -q writes.
+func (p Packet) String() string {
+	end := func(a netip.AddrPort) string { return fmt.Sprintf("%s.%d", a.Addr(), a.Port()) }
+	return fmt.Sprintf("%s IP %s > %s: tcp %d", p.Time.Format("15:04:05.000000"), end(p.Src), end(p.Dst), p.Length)
+}
 
 // Between reports whether the packet goes from a to b or back. Port 0 stands for any port.
 func (p Packet) Between(a, b netip.AddrPort) bool {
@@ -28,54 +37,92 @@ func (p Packet) Between(a, b netip.AddrPort) bool {
 	return is(p.Src, a) && is(p.Dst, b) || is(p.Src, b) && is(p.Dst, a)
 }
 
-// Capture is a tcpdump that runs.
+// parsePacket reads an IPv4 header and the TCP header behind it; ok is false for everything else.
+func parsePacket(b []byte) (p Packet, ok bool) {
+	if len(b) < 20 || b[0]>>4 != 4 || b[9] != unix.IPPROTO_TCP {
+		return Packet{}, false
+	}
+	ip, total := int(b[0]&15)*4, int(binary.BigEndian.Uint16(b[2:]))
+	if ip < 20 || total < ip+20 || len(b) < ip+20 || binary.BigEndian.Uint16(b[6:])&0x1fff != 0 { // a later fragment has no ports
+		return Packet{}, false
+	}
+	tcp := b[ip:]
+	p.Src = netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[12:16])), binary.BigEndian.Uint16(tcp))
+	p.Dst = netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[16:20])), binary.BigEndian.Uint16(tcp[2:]))
+	p.Length = max(0, total-ip-int(tcp[12]>>4)*4)
+	return p, true
+}
+
+// Capture records TCP packets on one interface. It is not tcpdump, because in an ordinary user's namespace that finds
+// no user to drop its rights to.
 type Capture struct {
-	Command string
-	proc    *Process
-	from    int // where its part of the log begins
+	fd      int
+	ports   []uint16
+	stop    atomic.Bool
+	done    chan struct{} // closed when reading has ended; then the rest may be read
+	packets []Packet
+	err     error
 }
 
-// NewCapture starts tcpdump on an interface of the host and waits until it listens.
-func (h *Host) NewCapture(iface, filter string) (*Capture, error) {
-	c := &Capture{Command: "tcpdump -nn -q -i " + iface + " " + filter}
-	// -Z root: an ordinary user's namespace has no user tcpdump to change to.
-	proc, err := h.Start("tcpdump."+iface, "tcpdump", "-Z", "root", "-nn", "-q", "-l", "--immediate-mode", "-i", iface, filter)
+// NewCapture starts recording on an interface of the host: packets from or to any of the ports, or all where none is given.
+func (h *Host) NewCapture(iface string, ports ...uint16) (*Capture, error) {
+	c := &Capture{ports: ports, done: make(chan struct{})}
+	if err := h.Net.Do(func() (err error) { c.fd, err = openTap(iface); return err }); err != nil {
+		return nil, fmt.Errorf("%s: capture on %s: %w", h.Name, iface, err)
+	}
+	go c.read()
+	return c, nil
+}
+
+// openTap opens a packet socket that sees what the interface of the current namespace sends and receives.
+func openTap(iface string) (int, error) {
+	link, err := netlink.LinkByName(iface)
 	if err != nil {
-		return nil, err
+		return -1, err
 	}
-	c.proc, c.from = proc, strings.LastIndex(proc.Log(), "listening on")+1
-	return c, Eventually(5*time.Second, func() error {
-		if _, err := proc.Running(); err != nil {
-			return err
-		}
-		if strings.LastIndex(proc.Log(), "listening on")+1 <= c.from {
-			return errors.New("tcpdump does not listen")
-		}
-		return nil
-	})
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0) // sees nothing until it is bound
+	if err != nil {
+		return -1, err
+	}
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 4<<20) // as much as the machine allows
+	all := uint16(unix.ETH_P_ALL)<<8 | uint16(unix.ETH_P_ALL)>>8       // in network order: packet(7)
+	err = errors.Join(
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 20_000}),
+		unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: link.Attrs().Index}))
+	if err != nil {
+		return -1, errors.Join(err, unix.Close(fd))
+	}
+	return fd, nil
 }
 
-var tcpdumpLine = regexp.MustCompile(`(?m)^.* IP (\d+\.\d+\.\d+\.\d+)\.(\d+) > (\d+\.\d+\.\d+\.\d+)\.(\d+): .*$`)
+// read records until a pause of 20 ms after Stop was called.
+func (c *Capture) read() {
+	defer close(c.done)
+	buf := make([]byte, 1<<16)
+	for {
+		n, _, err := unix.Recvfrom(c.fd, buf, 0)
+		switch {
+		case errors.Is(err, unix.EAGAIN) && c.stop.Load():
+			return
+		case errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			c.err = fmt.Errorf("capture: %w", err)
+			return
+		}
+		p, ok := parsePacket(buf[:n])
+		if ok && (len(c.ports) == 0 || slices.Contains(c.ports, p.Src.Port()) || slices.Contains(c.ports, p.Dst.Port())) {
+			p.Time = time.Now()
+			c.packets = append(c.packets, p)
+		}
+	}
+}
 
-// Stop ends the capture and returns what passed.
+// Stop ends the capture once the interface has been quiet for a moment, and returns what passed.
 func (c *Capture) Stop() ([]Packet, error) {
-	if err := c.proc.Stop(); err != nil {
-		return nil, err
-	}
-	return parseTcpdump(c.proc.Log()[c.from:])
-}
-
-func parseTcpdump(text string) ([]Packet, error) {
-	var out []Packet
-	for _, m := range tcpdumpLine.FindAllStringSubmatch(text, -1) {
-		src, err1 := netip.ParseAddrPort(m[1] + ":" + m[2])
-		dst, err2 := netip.ParseAddrPort(m[3] + ":" + m[4])
-		if err := errors.Join(err1, err2); err != nil {
-			return nil, fmt.Errorf("read %q: %w", m[0], err)
-		}
-		out = append(out, Packet{Src: src, Dst: dst, Line: m[0]})
-	}
-	return out, nil
+	c.stop.Store(true)
+	<-c.done
+	return c.packets, errors.Join(c.err, unix.Close(c.fd))
 }
 
 // Flows counts connections: pairs of ends, whichever way the packets go.

@@ -91,10 +91,10 @@ func serveOutside(t *testing.T, l *lab.Lab) string {
 	return addr
 }
 
-// capture starts tcpdump on an interface; the function it returns stops it and gives what passed.
-func capture(t *testing.T, h *lab.Host, iface, filter string) (stop func() []lab.Packet) {
+// capture starts recording on an interface; the function it returns stops it and gives what passed.
+func capture(t *testing.T, h *lab.Host, iface string, ports ...uint16) (stop func() []lab.Packet) {
 	t.Helper()
-	c, err := h.NewCapture(iface, filter)
+	c, err := h.NewCapture(iface, ports...)
 	must(t, err)
 	return func() []lab.Packet {
 		t.Helper()

@@ -105,8 +105,8 @@ func TestPromise08TwoConnections(t *testing.T) {
 	node, client := l.Hosts["kubminion1"], pods[0]
 	nodeAddr := node.Spec.Addr.Addr()
 
-	onVeth := capture(t, node, client.Veth, "tcp")
-	onWire := capture(t, node, lab.Uplink, "tcp and (port 8080 or port 80)")
+	onVeth := capture(t, node, client.Veth)
+	onWire := capture(t, node, lab.Uplink, 80, 8080)
 	remote := 0
 	wantAllFour(t, client.Name, spread(t, &client.Place, func(a lab.Answer) {
 		if a.Node == node.Name {
@@ -146,7 +146,7 @@ func TestPromise09OneConnection(t *testing.T) {
 	node := l.Hosts["kubminion1"]
 	client := addPod(t, l, "kubminion1", "client")
 
-	onWire := capture(t, node, lab.Uplink, "tcp and (port 8080 or port 80)")
+	onWire := capture(t, node, lab.Uplink, 80, 8080)
 	remote := 0
 	wantAllFour(t, client.Name, spread(t, &client.Place, func(a lab.Answer) {
 		if a.Client.Addr() != client.IP {

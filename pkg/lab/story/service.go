@@ -5,7 +5,6 @@ package story
 import (
 	"fmt"
 	"net/netip"
-	"os/exec"
 	"strings"
 	"time"
 
@@ -91,25 +90,17 @@ type windows struct {
 	veth, wire []lab.Packet
 }
 
-// windows asks the service until a backend on another node answers, and shows what passed then. Without tcpdump it
-// shows the answer only, and what passed is unknown.
+// windows asks the service until a backend on another node answers, and shows what passed then.
 func (t *teller) windows(node *lab.Host, pod *lab.Pod, from *lab.Place) windows {
 	var w windows
-	if _, err := exec.LookPath("tcpdump"); err != nil {
-		t.printf("(there is no tcpdump on this machine: the windows stay dark)\n")
-		w.answer = t.fetch(from, vip.String())
-		return w
-	}
 	for range 20 {
-		veth, err := node.NewCapture(pod.Veth, "tcp port 80")
+		veth, err := node.NewCapture(pod.Veth, 80)
 		t.must(err)
-		wire, err := node.NewCapture(lab.Uplink, "tcp port 8080")
+		wire, err := node.NewCapture(lab.Uplink, 8080)
 		t.must(err)
 		var said string
 		w.answer, said, err = t.ask(from, vip.String())
 		t.must(err)
-		// The last packets of a connection come after its answer.
-		time.Sleep(20 * time.Millisecond)
 		w.veth, err = veth.Stop()
 		t.must(err)
 		w.wire, err = wire.Stop()
@@ -119,22 +110,22 @@ func (t *teller) windows(node *lab.Host, pod *lab.Pod, from *lab.Place) windows 
 		}
 		t.prompt(from, t.request(vip.String()))
 		t.output(said)
-		t.window(node, veth, w.veth)
-		t.window(node, wire, w.wire)
+		t.window(node, pod.Veth, w.veth)
+		t.window(node, lab.Uplink, w.wire)
 		return w
 	}
 	t.must(fmt.Errorf("20 requests, and none went to another node"))
 	return w
 }
 
-func (t *teller) window(node *lab.Host, c *lab.Capture, packets []lab.Packet) {
-	t.prompt(&node.Place, c.Command)
+func (t *teller) window(node *lab.Host, iface string, packets []lab.Packet) {
+	t.printf("%s\n", t.paint("36", "-- captured on "+iface+" of "+node.Name))
 	for i, p := range packets {
 		if i == 4 {
 			t.printf("   ... %d packets in all\n", len(packets))
 			break
 		}
-		t.output(p.Line + "\n")
+		t.output(p.String() + "\n")
 	}
 }
 

@@ -41,6 +41,7 @@ type raw struct {
 	Portald      string    `json:"portaldSocket"`
 	NodeFile     string    `json:"nodeFile"`
 	Socket       string    `json:"socket"`
+	Metrics      string    `json:"metrics"`
 	CNIConfDir   string    `json:"cniConfDir"`
 }
 
@@ -70,6 +71,7 @@ type config struct {
 	listenPass string
 	vips       route.VIPWish
 	portald    string // its control socket
+	metrics    string // where to serve them over TCP; empty: only on the control socket
 	nodeFile   string
 	socket     string
 }
@@ -99,7 +101,7 @@ func (p *problems) add(place string, err error) {
 // parse checks r and fills in what the node itself knows. cniSubnets is asked only when no pod subnet is given.
 func parse(r raw, hostname string, cniSubnets func(dir string) ([]netip.Prefix, error)) (config, error) {
 	var p problems
-	c := config{node: r.Node, asn: r.ASN, port: r.Port, defRoute: r.DefaultRoute, portald: r.Portald, vips: route.VIPWish{Net: r.PortalNet, Hosts: r.VIPs}, nodeFile: r.NodeFile, socket: r.Socket}
+	c := config{node: r.Node, asn: r.ASN, port: r.Port, defRoute: r.DefaultRoute, portald: r.Portald, metrics: r.Metrics, vips: route.VIPWish{Net: r.PortalNet, Hosts: r.VIPs}, nodeFile: r.NodeFile, socket: r.Socket}
 	if c.node == "" {
 		c.node = hostname
 	}
@@ -111,6 +113,9 @@ func parse(r raw, hostname string, cniSubnets func(dir string) ([]netip.Prefix, 
 	c.max = defaultMaxPrefixes
 	if r.MaxPrefixes != nil {
 		c.max = *r.MaxPrefixes
+	}
+	if _, err := netip.ParseAddrPort(r.Metrics); r.Metrics != "" && err != nil {
+		p.add("metrics", fmt.Errorf("%q is not ADDRESS:PORT", r.Metrics))
 	}
 	c.listenPass = password(&p, "listenPasswordFile", r.ListenPass)
 	c.peers = peers(&p, r.Peers)

@@ -4,9 +4,12 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -533,6 +536,44 @@ ROUTE          VIA
 	}
 	if len(l.mls.status(t).Sessions) != 2 {
 		t.Errorf("the router sees %v", l.mls.status(t).Sessions)
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	l := newLab(t)
+	startEmbedded(t, l.mls)
+	l.n1.sh(t, "ip link set lo up")
+	l.n1.routed(t, "--peer=10.20.30.1", "--pod-subnet=10.10.10.0/24", "--metrics=127.0.0.1:9479")
+	get := func(path string) (body string, code int) {
+		c := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(context.Context, string, string) (c net.Conn, err error) {
+			err = l.n1.Do(func() error { c, err = net.Dial("tcp", "127.0.0.1:9479"); return err })
+			return c, err
+		}}}
+		r, err := c.Get("http://x" + path)
+		if err != nil {
+			return err.Error(), 0
+		}
+		defer r.Body.Close()
+		b, _ := io.ReadAll(r.Body)
+		return string(b), r.StatusCode
+	}
+	within(t, promised, "ready", func() bool { _, code := get("/readyz"); return code == 200 })
+	body, _ := get("/metrics")
+	for _, want := range []string{
+		"routed_routes 1\n", "routed_announced 1\n", "routed_configuration_current 1\n", "routed_session_up{peer=\"10.20.30.1\"} 1\n",
+		"routed_session_prefixes_out{peer=\"10.20.30.1\"} 1\n", "routed_session_losses_total{peer=\"10.20.30.1\"} 0\n", "routed_sync_total{result=\"error\"} 0\n",
+	} {
+		if !strings.Contains(body, want) {
+			t.Errorf("no %s in\n%s", want, body)
+		}
+	}
+	l.mls.signal(t, syscall.SIGTERM)
+	within(t, promised, "not ready without a session", func() bool { body, code := get("/readyz"); return code == 503 && body == "no session is established\n" })
+	if body, _ := get("/metrics"); !strings.Contains(body, "routed_session_losses_total{peer=\"10.20.30.1\"} 1\n") {
+		t.Errorf("the loss is not counted:\n%s", body)
+	}
+	if _, code := get("/debug/pprof/"); code != 404 {
+		t.Errorf("profiles over TCP: %d", code)
 	}
 }
 

@@ -127,6 +127,7 @@ func restartNeeded(old, now config) error {
 	differs("restartTime", old.restart != now.restart)
 	differs("maxPrefixes", old.max != now.max)
 	differs("portaldSocket", old.portald != now.portald)
+	differs("metrics", old.metrics != now.metrics)
 	differs("nodeFile", old.nodeFile != now.nodeFile)
 	differs("socket", old.socket != now.socket)
 	if len(keys) == 0 {

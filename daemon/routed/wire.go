@@ -56,6 +56,7 @@ func daemon(ctx context.Context, f *flags, cfg config, log *slog.Logger) error {
 	defer d.stop()
 	return task.Run(ctx, log,
 		task.Task{Name: "control", Run: func(ctx context.Context) error { return serve(ctx, socket, d) }},
+		task.Task{Name: "metrics", Run: d.serveMetrics},
 		task.Task{Name: "routing", Run: func(ctx context.Context) error { return d.run(ctx, watch) }},
 	)
 }
@@ -298,6 +299,8 @@ func serve(ctx context.Context, l net.Listener, d *wiring) error {
 		}
 		control.WriteJSON(w, st)
 	})
+	d.observe(mux)
+	profiles(mux)
 	mux.HandleFunc("POST /drain", d.serveDrain)
 	mux.HandleFunc("POST /undrain", d.serveUndrain)
 	return control.Serve(ctx, l, mux)

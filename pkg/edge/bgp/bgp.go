@@ -81,6 +81,7 @@ type Session struct {
 	Dynamic  bool       `json:"dynamic,omitempty"`
 	In       uint64     `json:"prefixesIn"`
 	Out      uint64     `json:"prefixesOut"`
+	Losses   uint64     `json:"losses"` // times that it was established and lost
 	Synced   bool       `json:"synced"` // it has sent all it has (End-of-RIB)
 }
 

@@ -242,6 +242,9 @@ func (s *Speaker) peerEvent(ev *apiutil.WatchEventMessage_PeerEvent, _ time.Time
 			x.Problem = fmt.Sprintf("the peer sent more than %d prefixes; cut off for a minute", s.cfg.MaxPrefixes)
 			x.cutOff, x.renew, lost = true, !x.Dynamic, false
 		}
+		if x.State == Established && state != Established {
+			x.Losses++
+		}
 		if lost {
 			x.Synced = false
 			x.renew = !x.Dynamic && reason != api.PeerState_DISCONNECT_REASON_GRACEFUL_RESTART
@@ -296,6 +299,7 @@ func (s *Speaker) Reachable(reaches func(netip.Addr) bool) {
 	s.sessions.mu.Unlock()
 	for _, e := range lost {
 		x, _ := s.sessions.update(e.Address, func(x *entry) {
+			x.Losses++
 			x.State, x.Synced, x.Problem, x.renew = Idle, false, "the link to the peer is down", !x.Dynamic
 		})
 		s.onSession(x)

@@ -63,6 +63,7 @@ type Router struct {
 	stale    map[netip.Prefix]bool // left by an earlier process and not learned again yet
 	swept    bool
 	refused  map[netip.Prefix][]route.Refused
+	rounds   Rounds
 	decision route.Decision // announcements and what is held; FIB and Refused are kept by prefix above
 }
 
@@ -118,6 +119,7 @@ func (r *Router) Sync(context.Context) error {
 	policy, intents := r.o.Policy, r.o.Intents
 	r.newsMu.Unlock()
 
+	began := time.Now()
 	n.changed = r.o.Speaker.Take()
 	if len(n.changed) == 0 && len(n.gone) == 0 && !n.decide {
 		n.topology, n.reread = true, true
@@ -125,10 +127,14 @@ func (r *Router) Sync(context.Context) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	err := r.round(n, policy, intents)
+	r.rounds.Spent += time.Since(began)
 	if err != nil {
+		r.rounds.Failed++
 		r.TopologyChanged() // read everything the next time
+		return err
 	}
-	return err
+	r.rounds.OK++
+	return nil
 }
 
 func (r *Router) round(n news, pol route.Policy, intents []route.Intent) error {
@@ -337,12 +343,20 @@ func (r *Router) Flush() error {
 	return err
 }
 
+// Rounds counts what Sync did.
+type Rounds struct {
+	OK     uint64        `json:"ok"`
+	Failed uint64        `json:"failed"`
+	Spent  time.Duration `json:"spent"` // nanoseconds
+}
+
 // Status is what the router holds, sorted by prefix.
 type Status struct {
 	Routes    []Route              `json:"routes"`
 	Announced []route.Announcement `json:"announced"`
 	Held      []route.Held         `json:"held,omitempty"`
 	Refused   []route.Refused      `json:"refused,omitempty"`
+	Rounds    Rounds               `json:"rounds"`
 }
 
 // Route is one prefix in the kernel.
@@ -357,7 +371,7 @@ type Route struct {
 func (r *Router) Status() Status {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	s := Status{Routes: []Route{}, Announced: slices.Clone(r.decision.Announce), Held: slices.Clone(r.decision.Held)}
+	s := Status{Routes: []Route{}, Announced: slices.Clone(r.decision.Announce), Held: slices.Clone(r.decision.Held), Rounds: r.rounds}
 	for p, e := range r.actual {
 		x := Route{Prefix: p, Stale: r.stale[p]}
 		for _, h := range e.Hops {

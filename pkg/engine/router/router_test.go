@@ -166,6 +166,10 @@ func TestSync(t *testing.T) {
 	r.SetIntents([]route.Intent{{Prefix: pfx("10.10.10.0/24"), Why: "pod subnet", Lacks: "forwarding is off"}})
 	step(t, r, k, "without its proof the subnet is no sink and not announced", "- 10.10.10.0/24: unreachable\n")
 	got := r.Status()
+	if got.Rounds.OK != 9 || got.Rounds.Failed != 0 {
+		t.Errorf("rounds %+v", got.Rounds)
+	}
+	got.Rounds = Rounds{}
 	want := Status{
 		Routes: []Route{{Prefix: pfx("10.10.20.0/24"), Via: []netip.Addr{addr("10.20.30.1"), addr("10.20.30.2")}}},
 		Held:   []route.Held{{Prefix: pfx("10.10.10.0/24"), Why: "pod subnet", Lacks: "forwarding is off"}},

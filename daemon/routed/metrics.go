@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/pprof"
+	"strings"
+	"time"
+
+	"github.com/l3edge/l3edge/pkg/edge/bgp"
+)
+
+// metrics is a Status in the text format of Prometheus (exposition format 0.0.4).
+func (s Status) metrics() string {
+	var b strings.Builder
+	family := func(name, kind, help string) { fmt.Fprintf(&b, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind) }
+	gauge := func(name, help string, v int) {
+		family(name, "gauge", help)
+		fmt.Fprintf(&b, "%s %d\n", name, v)
+	}
+	truth := map[bool]int{true: 1}
+	gauge("routed_configuration_current", "1 when the newest configuration is in force.", truth[s.Config == ""])
+	gauge("routed_waiting", "1 while the node's own address is not known yet.", truth[s.Waiting != ""])
+	stale, failed := 0, 0
+	for _, r := range s.Routes {
+		stale += truth[r.Stale]
+		failed += truth[r.Failed]
+	}
+	gauge("routed_routes", "Routes of ours in the kernel.", len(s.Routes)-failed)
+	gauge("routed_routes_stale", "Of these, left by an earlier process and not told again yet.", stale)
+	gauge("routed_routes_unprogrammed", "Routes that the kernel refused.", failed)
+	gauge("routed_announced", "Prefixes announced.", len(s.Announced))
+	gauge("routed_held_back", "Prefixes that lack the proof to be announced.", len(s.Held))
+	gauge("routed_refused", "Learned ways that policy refuses.", len(s.Refused))
+	family("routed_sync_total", "counter", "Rounds of bringing kernel and announcements up to date, by result.")
+	fmt.Fprintf(&b, "routed_sync_total{result=\"ok\"} %d\nrouted_sync_total{result=\"error\"} %d\n", s.Rounds.OK, s.Rounds.Failed)
+	family("routed_sync_seconds_total", "counter", "Time spent in these rounds.")
+	fmt.Fprintf(&b, "routed_sync_seconds_total %g\n", s.Rounds.Spent.Seconds())
+	for _, m := range []struct {
+		name, kind, help string
+		value            func(bgp.Session) uint64
+	}{
+		{"routed_session_up", "gauge", "1 when the session is established.", func(x bgp.Session) uint64 { return uint64(truth[x.State == bgp.Established]) }},
+		{"routed_session_losses_total", "counter", "Times that the session was lost.", func(x bgp.Session) uint64 { return x.Losses }},
+		{"routed_session_prefixes_in", "gauge", "Prefixes received.", func(x bgp.Session) uint64 { return x.In }},
+		{"routed_session_prefixes_out", "gauge", "Prefixes sent.", func(x bgp.Session) uint64 { return x.Out }},
+	} {
+		family(m.name, m.kind, m.help)
+		for _, x := range s.Sessions {
+			fmt.Fprintf(&b, "%s{peer=%q} %d\n", m.name, x.Peer, m.value(x))
+		}
+	}
+	return b.String()
+}
+
+// ready is nil when peers know of this node: a session stands, and nothing waits to be programmed.
+func (s Status) ready() error {
+	if s.Waiting != "" {
+		return errors.New(s.Waiting)
+	}
+	for _, r := range s.Routes {
+		if r.Failed {
+			return fmt.Errorf("%s is not in the kernel", r.Prefix)
+		}
+	}
+	for _, x := range s.Sessions {
+		if x.State == bgp.Established {
+			return nil
+		}
+	}
+	return errors.New("no session is established")
+}
+
+// observe adds what monitoring asks for to mux.
+func (d *wiring) observe(mux *http.ServeMux) {
+	with := func(f func(http.ResponseWriter, Status)) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			st, err := d.state.status(r.Context())
+			if err != nil {
+				http.Error(w, err.Error(), http.StatusInternalServerError)
+				return
+			}
+			f(w, st)
+		}
+	}
+	mux.HandleFunc("GET /metrics", with(func(w http.ResponseWriter, s Status) {
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+		_, _ = w.Write([]byte(s.metrics())) // the client may have gone
+	}))
+	mux.HandleFunc("GET /healthz", with(func(w http.ResponseWriter, _ Status) { _, _ = w.Write([]byte("ok\n")) }))
+	mux.HandleFunc("GET /readyz", with(func(w http.ResponseWriter, s Status) {
+		if err := s.ready(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = w.Write([]byte("ok\n"))
+	}))
+}
+
+// profiles are for the control socket only.
+func profiles(mux *http.ServeMux) {
+	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
+	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
+}
+
+// serveMetrics answers over TCP where that is configured.
+func (d *wiring) serveMetrics(ctx context.Context) error {
+	addr := d.conf.Load().metrics
+	if addr == "" {
+		return nil
+	}
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return fmt.Errorf("serve metrics: %w", err)
+	}
+	mux := http.NewServeMux()
+	d.observe(mux)
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second}
+	defer context.AfterFunc(ctx, func() { _ = srv.Close() })()
+	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve metrics: %w", err)
+	}
+	return nil
+}

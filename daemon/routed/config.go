@@ -36,6 +36,7 @@ type raw struct {
 	RestartTime  string    `json:"restartTime"`
 	MaxPrefixes  *uint32   `json:"maxPrefixes"`
 	ListenPass   string    `json:"listenPasswordFile"`
+	ListenBFD    string    `json:"listenBFD"`
 	PortalNet    bool      `json:"announcePortalNet"`
 	VIPs         bool      `json:"announceVIPs"`
 	Portald      string    `json:"portaldSocket"`
@@ -51,6 +52,7 @@ type rawPeer struct {
 	Port int    `json:"port"`
 	Pass string `json:"passwordFile"`
 	GTSM bool   `json:"gtsm"`
+	BFD  string `json:"bfd"`
 }
 
 // config is valid by construction: parse makes it or says everything that is wrong.
@@ -69,6 +71,7 @@ type config struct {
 	restart    time.Duration
 	max        uint32 // prefixes a peer may send; 0: no limit
 	listenPass string
+	listenBFD  time.Duration
 	vips       route.VIPWish
 	portald    string // its control socket
 	metrics    string // where to serve them over TCP; empty: only on the control socket
@@ -117,6 +120,7 @@ func parse(r raw, hostname string, cniSubnets func(dir string) ([]netip.Prefix, 
 	if _, err := netip.ParseAddrPort(r.Metrics); r.Metrics != "" && err != nil {
 		p.add("metrics", fmt.Errorf("%q is not ADDRESS:PORT", r.Metrics))
 	}
+	c.listenBFD = interval(&p, "listenBFD", r.ListenBFD)
 	c.listenPass = password(&p, "listenPasswordFile", r.ListenPass)
 	c.peers = peers(&p, r.Peers)
 	c.listen = prefixes(&p, "listenRanges", r.ListenRanges)
@@ -170,6 +174,7 @@ func peers(p *problems, in []rawPeer) []bgp.Peer {
 		checkPort(p, place+".port", x.Port)
 		out = append(out, bgp.Peer{
 			Name: x.Name, ASN: x.ASN, Port: x.Port, GTSM: x.GTSM, Password: password(p, place+".passwordFile", x.Pass),
+			BFD: interval(p, place+".bfd", x.BFD),
 		})
 	}
 	return out
@@ -235,13 +240,25 @@ func duration(p *problems, place, s string, least, most time.Duration) time.Dura
 	return d
 }
 
+// interval reads BFD's.
+func interval(p *problems, place, s string) time.Duration {
+	if s == "" {
+		return 0
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d < 10*time.Millisecond || d > 10*time.Second {
+		p.add(place, fmt.Errorf("%q is not a time from 10ms to 10s", s))
+	}
+	return d
+}
+
 func checkPort(p *problems, place string, port int) {
 	if port < 0 || port > 65535 {
 		p.add(place, fmt.Errorf("%d is not a port", port))
 	}
 }
 
-// parsePeer reads --peer: "NAME[,asn=N][,port=N][,password-file=PATH][,gtsm]".
+// parsePeer reads --peer: "NAME[,asn=N][,port=N][,password-file=PATH][,gtsm][,bfd=TIME]".
 func parsePeer(s string) (rawPeer, error) {
 	name, rest, more := strings.Cut(s, ",")
 	x := rawPeer{Name: name}
@@ -255,6 +272,8 @@ func parsePeer(s string) (rawPeer, error) {
 			x.Pass = val
 		case opt == "gtsm":
 			x.GTSM = true
+		case key == "bfd" && val != "":
+			x.BFD = val
 		case key == "asn" && err == nil && n > 0:
 			x.ASN = uint32(n)
 		case key == "port" && err == nil && n > 0 && n < 65536:
@@ -262,7 +281,7 @@ func parsePeer(s string) (rawPeer, error) {
 		case key == "asn" || key == "port":
 			return x, fmt.Errorf("%s: %q is not a valid %s", s, val, key)
 		default:
-			return x, fmt.Errorf("%s: %q is not an option: asn=N, port=N, password-file=PATH or gtsm", s, opt)
+			return x, fmt.Errorf("%s: %q is not an option: asn=N, port=N, password-file=PATH, gtsm or bfd=TIME", s, opt)
 		}
 	}
 	return x, nil

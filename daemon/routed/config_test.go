@@ -89,12 +89,13 @@ func TestParseErrors(t *testing.T) {
 		{"a router that may learn nothing", raw{ListenRanges: []string{"10.20.30.0/24"}}, "accept: a router without a pod subnet must be told which prefixes to learn (--accept=PREFIX)"},
 		{"everything at once", raw{
 			Peers: []rawPeer{{Name: "mls", Port: 70000}, {}, {Name: "mls"}, {Name: "fd00::1"}}, PodSubnets: []string{"10.10.10.1/24", "fd00::/64"}, ListenRanges: []string{"mls"},
-			RouterID: "mls", LocalAddress: "::1", HoldTime: "1s", RestartTime: "1.5s", Accept: []string{"10.10.0.0/16,max=40"}, Port: -1,
+			RouterID: "mls", LocalAddress: "::1", HoldTime: "1s", RestartTime: "1.5s", Accept: []string{"10.10.0.0/16,max=40"}, Port: -1, ListenBFD: "1ms",
 		}, `routerID: "mls" is not an IPv4 address
 localAddress: "::1" is not an IPv4 address
 holdTime: "1s" is not a number of whole seconds from 3s to 18h12m15s
 restartTime: "1.5s" is not a number of whole seconds from 1s to 1h8m15s
 port: -1 is not a port
+listenBFD: "1ms" is not a time from 10ms to 10s
 peers[0].port: 70000 is not a port
 peers[1].name: missing
 peers[2].name: mls is there twice
@@ -129,11 +130,11 @@ func TestParsePeer(t *testing.T) {
 	}{
 		{in: "mls", want: rawPeer{Name: "mls"}},
 		{in: "10.20.30.1,asn=64512", want: rawPeer{Name: "10.20.30.1", ASN: 64512}},
-		{in: "mls,gtsm,password-file=/etc/l3edge/mls.key", want: rawPeer{Name: "mls", GTSM: true, Pass: "/etc/l3edge/mls.key"}},
+		{in: "mls,gtsm,bfd=50ms,password-file=/etc/l3edge/mls.key", want: rawPeer{Name: "mls", GTSM: true, BFD: "50ms", Pass: "/etc/l3edge/mls.key"}},
 		{in: "mls,port=1179,asn=4200000001", want: rawPeer{Name: "mls", Port: 1179, ASN: 4200000001}},
 		{in: "mls,asn=0", err: `mls,asn=0: "0" is not a valid asn`},
 		{in: "mls,port=99999", err: `mls,port=99999: "99999" is not a valid port`},
-		{in: "mls,as=1", err: `mls,as=1: "as=1" is not an option: asn=N, port=N, password-file=PATH or gtsm`},
+		{in: "mls,as=1", err: `mls,as=1: "as=1" is not an option: asn=N, port=N, password-file=PATH, gtsm or bfd=TIME`},
 	}
 	for _, tt := range tests {
 		got, err := parsePeer(tt.in)
@@ -181,7 +182,7 @@ func TestSampleConfiguration(t *testing.T) {
 	}
 	want := config{
 		node: "kubminion1", asn: 4201318462, routerID: addr("10.20.30.62"),
-		peers:      []bgp.Peer{{Name: "mls"}, {Name: "10.20.30.2", ASN: 64512, Port: 179, GTSM: true}},
+		peers:      []bgp.Peer{{Name: "mls"}, {Name: "10.20.30.2", ASN: 64512, Port: 179, GTSM: true, BFD: 300 * time.Millisecond}},
 		podSubnets: []netip.Prefix{pfx("10.10.10.0/24")}, accept: []route.Accept{route.AcceptAll(pfx("10.10.0.0/16"))},
 		port: 179, max: 250_000, hold: 9 * time.Second, restart: 120 * time.Second,
 		portald: "/run/l3edge/portald.sock", nodeFile: "/run/l3edge/node.json", socket: "/run/l3edge/routed.sock",

@@ -207,7 +207,7 @@ var routers = []struct {
 }{
 	{"embedded", startEmbedded, false},
 	{"bird", startBird, true},
-	{"frr", startFRR, true},
+	{"frr", func(t *testing.T, h *host) { startFRR(t, h, "") }, true},
 }
 
 func startEmbedded(t *testing.T, mls *host) {
@@ -231,7 +231,7 @@ protocol bgp b from nodes { neighbor range 192.168.10.0/24 external; }
 	listening(t, mls)
 }
 
-func startFRR(t *testing.T, mls *host) {
+func startFRR(t *testing.T, mls *host, bfd string) {
 	const lib = "/usr/lib/frr/"
 	if _, err := os.Stat(lib + "bgpd"); err != nil {
 		t.Skip("frr is not installed")
@@ -259,10 +259,15 @@ router bgp 64512
  bgp listen range 10.20.30.0/24 peer-group NODES
  bgp listen range 192.168.10.0/24 peer-group NODES
  bgp graceful-restart
-`)
+`+bfd)
 	common := []string{"-z", dir + "/zserv.api", "--vty_socket", dir, "-A", "127.0.0.1", "-P", "0", "-u", "frr", "-g", "frr", "--log", "stdout"}
 	start(t, mls.Handle, nil, lib+"zebra", append([]string{"-f", dir + "/zebra.conf", "-i", dir + "/zebra.pid"}, common...)...)
 	within(t, 10*time.Second, "zebra", func() bool { _, err := os.Stat(dir + "/zserv.api"); return err == nil })
+	if bfd != "" {
+		write(t, dir+"/bfdd.conf", "bfd\n profile p\n  transmit-interval 50\n  receive-interval 50\n  detect-multiplier 3\n exit\nexit\n")
+		start(t, mls.Handle, nil, lib+"bfdd", append([]string{"-f", dir + "/bfdd.conf", "-i", dir + "/bfdd.pid", "--bfdctl", dir + "/bfdd.sock"}, common...)...)
+		within(t, 10*time.Second, "bfdd", func() bool { _, err := os.Stat(dir + "/bfdd.vty"); return err == nil })
+	}
 	start(t, mls.Handle, nil, lib+"bgpd", append([]string{"-f", dir + "/bgpd.conf", "-i", dir + "/bgpd.pid", "-p", "179"}, common...)...)
 	listening(t, mls)
 }
@@ -397,6 +402,47 @@ func TestHandOver(t *testing.T) {
 			if !up() || strings.Contains(changes.output(), "Deleted 10.10.10.0/24") {
 				t.Errorf("the successor's start cost a route: %s\n%s", l.mls.routes(t), changes.output())
 			}
+		})
+	}
+}
+
+// TestBFD cuts a node off without its noticing: its port leaves the switch's bridge, and the carrier stays.
+func TestBFD(t *testing.T) {
+	for _, r := range []struct {
+		name  string
+		start func(*testing.T, *host)
+	}{
+		{"embedded", func(t *testing.T, mls *host) {
+			conf := mls.dir + "/routed.yaml"
+			write(t, conf, "listenRanges: [10.20.30.0/24, 192.168.10.0/24]\nasn: 64512\naccept: [10.10.0.0/16]\nlistenBFD: 50ms\n")
+			mls.routed(t, "--conf="+conf)
+		}},
+		{"frr", func(t *testing.T, mls *host) {
+			startFRR(t, mls, " neighbor NODES bfd\n neighbor NODES bfd profile p\n")
+		}},
+	} {
+		t.Run(r.name, func(t *testing.T) {
+			l := newLab(t)
+			r.start(t, l.mls)
+			l.n1.routed(t, "--peer=10.20.30.1,bfd=50ms", "--pod-subnet=10.10.10.0/24")
+			l.startNode(t, l.n3)
+			up := func() bool { return l.mls.has(t, "10.10.10.0/24") && l.n1.has(t, "10.10.30.0/24") }
+			within(t, promised, "routes", up)
+			time.Sleep(2 * time.Second) // BFD comes up after the session; there is nothing to see it by
+			if !up() || l.n1.status(t).Sessions[0].Losses > 0 {
+				t.Fatalf("BFD took the session down by itself: %+v", l.n1.status(t).Sessions)
+			}
+			l.mls.sh(t, "ip link set p1 nomaster")
+			cut := time.Now()
+			within(t, time.Second, "the node sees it", func() bool { return !l.n1.has(t, "10.10.30.0/24") })
+			t.Logf("the node's route is gone after %s", time.Since(cut))
+			within(t, time.Second, "the router sees it", func() bool { return !l.mls.has(t, "10.10.10.0/24") })
+			t.Logf("the router's route is gone after %s", time.Since(cut))
+			if p := l.n1.status(t).Sessions[0].Problem; !strings.Contains(p, "BFD") && !strings.Contains(p, "dial tcp") {
+				t.Errorf("problem %q", p)
+			}
+			l.mls.sh(t, "ip link set p1 master vlan30")
+			within(t, 20*time.Second, "back", up)
 		})
 	}
 }

@@ -24,7 +24,7 @@ func newFlags() *flags {
 	f := &flags{set: pflag.NewFlagSet("routed", pflag.ContinueOnError)}
 	s := f.set
 	s.SortFlags = false
-	s.StringArrayVar(&f.peers, "peer", nil, "router to talk to, by name or address; its ASN is learned unless given; repeatable: `NAME[,asn=N][,port=N][,password-file=PATH][,gtsm]`")
+	s.StringArrayVar(&f.peers, "peer", nil, "router to talk to, by name or address; its ASN is learned unless given; repeatable: `NAME[,asn=N][,port=N][,password-file=PATH][,gtsm][,bfd=TIME]`")
 	s.StringArrayVar(&f.raw.PodSubnets, "pod-subnet", nil, "`prefix` of this node's pods; repeatable (default: bridge-l3's in --cni-conf-dir)")
 	s.Uint32Var(&f.raw.ASN, "asn", 0, "own AS `number` (default: 4200000000 + the low 24 bits of the router ID)")
 	s.StringVar(&f.raw.RouterID, "router-id", "", "BGP identifier, an `address` (default: the source address towards the first peer)")

@@ -120,6 +120,7 @@ func restartNeeded(old, now config) error {
 	differs("routerID", old.routerID != now.routerID)
 	differs("listenRanges", !slices.Equal(old.listen, now.listen))
 	differs("listenPasswordFile", old.listenPass != now.listenPass)
+	differs("listenBFD", old.listenBFD != now.listenBFD)
 	differs("accept (with listenRanges)", len(now.listen) > 0 && !slices.Equal[[]route.Accept](old.accept, now.accept))
 	differs("port", old.port != now.port)
 	differs("localAddress", old.local != now.local)

@@ -133,7 +133,7 @@ func (d *wiring) assemble(id identity) error {
 	cfg := bgp.Config{
 		ASN: id.asn, RouterID: id.routerID, Port: conf.port, LocalAddress: conf.local, Peers: conf.peers,
 		Listen: conf.listen, Hold: conf.hold, RestartTime: conf.restart, Restarting: len(left) > 0,
-		MaxPrefixes: conf.max, ListenPassword: conf.listenPass,
+		MaxPrefixes: conf.max, ListenPassword: conf.listenPass, ListenBFD: conf.listenBFD,
 	}
 	sweep := or(conf.restart, 120*time.Second)
 	if len(conf.listen) > 0 {

@@ -37,6 +37,8 @@ type Peer struct {
 	Password string
 	// GTSM refuses packets that came through a router (RFC 5082); the peer must send with TTL 255, as we always do.
 	GTSM bool
+	// BFD watches the path (RFC 5880, asynchronous): a packet each way in this interval, down after three are missing.
+	BFD time.Duration // 0: off
 }
 
 // Config is all that a Speaker needs to know. RouterID and ASN are mandatory.
@@ -53,7 +55,8 @@ type Config struct {
 	MaxPrefixes  uint32         // a peer that sends more is cut off for a minute; 0: no limit
 	// ListenPassword is what peers from Listen must sign with; empty: none.
 	ListenPassword string
-	Restarting     bool // the kernel still holds the routes of the process before us
+	ListenBFD      time.Duration // as Peer.BFD, for peers from Listen
+	Restarting     bool          // the kernel still holds the routes of the process before us
 }
 
 // State is where a session stands.

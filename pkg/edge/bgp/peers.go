@@ -170,6 +170,7 @@ func (s *Speaker) peerConfig(p Peer, addr netip.Addr) *api.Peer {
 		Timers:          s.timers(),
 		GracefulRestart: s.graceful(),
 		AfiSafis:        s.families(),
+		Bfd:             bfd(p.BFD),
 	}
 	if p.GTSM {
 		c.TtlSecurity = &api.TtlSecurity{Enabled: true, TtlMin: maxTTL}
@@ -189,6 +190,7 @@ func (s *Speaker) listenRanges(ctx context.Context) error {
 		Timers:          s.timers(),
 		GracefulRestart: s.graceful(),
 		AfiSafis:        s.families(),
+		Bfd:             bfd(s.cfg.ListenBFD),
 	}})
 	if err != nil {
 		return fmt.Errorf("add peer group: %w", err)
@@ -220,17 +222,26 @@ func (s *Speaker) timers() *api.Timers {
 	}}
 }
 
+func bfd(interval time.Duration) *api.BfdPeerConfig {
+	if interval == 0 {
+		return nil
+	}
+	us := uint32(interval / time.Microsecond)
+	return &api.BfdPeerConfig{Enabled: true, DesiredMinimumTxInterval: us, RequiredMinimumReceive: us, DetectionMultiplier: 3}
+}
+
 // deferral bounds how long a restarted speaker waits for every peer's End-of-RIB before it announces (RFC 4724
 // section 4.1). A peer that never sends one must not keep the node off the net.
 const deferral = 3 * time.Second
 
+// graceful is RFC 4724 as it stands: a NOTIFICATION ends the session and what was learned by it. With RFC 8538's N bit, a
+// reset by BFD would keep the routes of a node that cannot be reached.
 func (s *Speaker) graceful() *api.GracefulRestart {
 	return &api.GracefulRestart{
-		Enabled:             true,
-		RestartTime:         uint32(s.cfg.RestartTime / time.Second),
-		DeferralTime:        uint32(deferral / time.Second),
-		NotificationEnabled: true,
-		LocalRestarting:     s.cfg.Restarting,
+		Enabled:         true,
+		RestartTime:     uint32(s.cfg.RestartTime / time.Second),
+		DeferralTime:    uint32(deferral / time.Second),
+		LocalRestarting: s.cfg.Restarting,
 	}
 }
 

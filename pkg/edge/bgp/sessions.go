@@ -270,6 +270,8 @@ var states = map[bgp.FSMState]State{
 // explain puts gobgp's reason into words that say what to do, where it is not plain.
 func explain(reason api.PeerState_DisconnectReason, text string) string {
 	switch {
+	case reason == api.PeerState_DISCONNECT_REASON_NOTIFICATION_SENT && strings.Contains(text, "administrative reset"):
+		return "BFD: nothing heard from the peer" // nobody but BFD resets a session from here
 	case reason == api.PeerState_DISCONNECT_REASON_BAD_PEER_AS:
 		return "the peer's ASN is not the one configured"
 	case reason == api.PeerState_DISCONNECT_REASON_HOLD_TIMER_EXPIRED:

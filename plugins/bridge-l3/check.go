@@ -11,6 +11,7 @@ import (
 
 	"github.com/l3edge/l3edge/pkg/core/attach"
 	"github.com/l3edge/l3edge/pkg/edge/cni"
+	"github.com/l3edge/l3edge/pkg/edge/guard"
 	"github.com/l3edge/l3edge/pkg/edge/lease"
 	"github.com/l3edge/l3edge/pkg/edge/rtnl"
 	"github.com/l3edge/l3edge/pkg/edge/sysctl"
@@ -166,6 +167,16 @@ func observeNode(host *rtnl.Conn, want attach.Attachment) (attach.Attachment, er
 	have.Port = attach.Port{Name: port.Name, Alias: port.Alias, MAC: port.MAC, MTU: port.MTU, Hairpin: port.Hairpin, Isolated: port.Isolated}
 	if port.Master != 0 && port.Master == bridge.Index {
 		have.Port.Bridge = bridge.Name
+	}
+	if !want.Port.Guard.Equal(attach.Guard{}) {
+		g, err := guard.Dial()
+		if err != nil {
+			return have, err
+		}
+		defer g.Close()
+		if have.Port.Guard, err = g.Get(want.Port.Name); err != nil {
+			return have, err
+		}
 	}
 	have.Settings, err = observe(want.Settings)
 	return have, err

@@ -18,11 +18,12 @@ import (
 
 // rawConfig is the configuration as written; docs/reference/bridge-l3.md explains every key, and a test compares.
 type rawConfig struct {
-	Bridge, Subnet, LocalRouting, NodeFile                        string
-	Ranges, IPAM                                                  rawjson.Value
-	MTU                                                           int
-	IsGateway, IsDefaultGateway, HairpinMode                      *bool
-	ForceAddress, PromiscMode, PortIsolation, DAD, Down, MACSpoof bool
+	Bridge, Subnet, LocalRouting, NodeFile              string
+	Ranges, IPAM                                        rawjson.Value
+	MTU                                                 int
+	IsGateway, IsDefaultGateway, HairpinMode            *bool
+	ForceAddress, PromiscMode, PortIsolation, DAD, Down bool
+	MACSpoof, SourceCheck                               bool
 
 	IPMasq, PreserveDefaultVLAN bool
 	IPMasqBackend               string
@@ -43,7 +44,7 @@ func (r *rawConfig) fields() []field {
 		{"hairpinMode", &r.HairpinMode}, {"promiscMode", &r.PromiscMode}, {"portIsolation", &r.PortIsolation},
 		{"localRouting", &r.LocalRouting}, {"enabledad", &r.DAD}, {"disableContainerInterface", &r.Down}, {"nodeFile", &r.NodeFile},
 		{"ipMasq", &r.IPMasq}, {"ipMasqBackend", &r.IPMasqBackend}, {"vlan", &r.VLAN}, {"vlanTrunk", &r.VLANTrunk},
-		{"preserveDefaultVlan", &r.PreserveDefaultVLAN}, {"macspoofchk", &r.MACSpoof},
+		{"preserveDefaultVlan", &r.PreserveDefaultVLAN}, {"macspoofchk", &r.MACSpoof}, {"sourceCheck", &r.SourceCheck},
 	}
 }
 
@@ -85,7 +86,8 @@ type config struct {
 	DefaultAsked                                             bool // DefaultRoute is not only the default
 	Routed, DAD, Down                                        bool
 	Sets                                                     []pool.Set // empty: from the node file, unless NoAddress
-	NoAddress                                                bool       // ipam is {}: a bridge port and nothing else
+	CheckMAC, CheckSource                                    bool
+	NoAddress                                                bool // ipam is {}: a bridge port and nothing else
 	Routes                                                   []attach.Route
 	DNS                                                      cni.DNS
 	Delegate                                                 string // the IPAM plugin that gives the addresses, instead of Sets
@@ -100,7 +102,7 @@ func parse(c *cni.Call) (config, error) {
 	}
 	conf := config{
 		Bridge: raw.Bridge, MTU: raw.MTU, Force: raw.ForceAddress, Promisc: raw.PromiscMode, Isolated: raw.PortIsolation,
-		Routed: raw.LocalRouting == "routed", DAD: raw.DAD, Down: raw.Down, NodeFile: raw.NodeFile, DNS: c.Net.DNS,
+		Routed: raw.LocalRouting == "routed", DAD: raw.DAD, Down: raw.Down, CheckMAC: raw.MACSpoof, CheckSource: raw.SourceCheck, NodeFile: raw.NodeFile, DNS: c.Net.DNS,
 		Gateway: orTrue(raw.IsGateway), Hairpin: raw.HairpinMode == nil && !raw.PromiscMode || raw.HairpinMode != nil && *raw.HairpinMode,
 	}
 	errs := raw.check()
@@ -146,7 +148,6 @@ func (r rawConfig) check() (errs []error) {
 	const noVLAN = "%s: VLANs on the bridge are not supported; give each VLAN a network with a bridge of its own"
 	refuse(r.VLAN != 0, noVLAN, "vlan")
 	refuse(!r.VLANTrunk.IsNull() && string(r.VLANTrunk) != "[]", noVLAN, "vlanTrunk")
-	refuse(r.MACSpoof, "macspoofchk: not supported")
 	return errs
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/l3edge/l3edge/pkg/core/attach"
 	"github.com/l3edge/l3edge/pkg/edge/cni"
+	"github.com/l3edge/l3edge/pkg/edge/guard"
 	"github.com/l3edge/l3edge/pkg/edge/lease"
 	"github.com/l3edge/l3edge/pkg/edge/rtnl"
 )
@@ -27,7 +28,7 @@ func del(c *cni.Call) error {
 	if held != nil {
 		defer held.Close()
 	}
-	if err := detach(c, conf, host); err != nil {
+	if err := detach(c, conf, host, held); err != nil {
 		return err
 	}
 	if conf.Delegate != "" {
@@ -41,16 +42,36 @@ func del(c *cni.Call) error {
 	return held.Release(prevAddrs(c))
 }
 
-// detach removes the link. The address stays held until it is gone.
-func detach(c *cni.Call, conf config, host *rtnl.Conn) error {
-	port, err := host.Link(attach.PortName(c.ContainerID, c.IfName))
-	if err == nil {
-		return host.Remove(port.Index)
+// detach removes the link, and what binds its port. The address stays held until it is gone.
+func detach(c *cni.Call, conf config, host *rtnl.Conn, held *lease.Lease) error {
+	err := removePort(host, attach.PortName(c.ContainerID, c.IfName), held != nil && held.Guarded)
+	if errors.Is(err, rtnl.ErrNoLink) {
+		return detachForeign(c, conf, host)
 	}
-	if !errors.Is(err, rtnl.ErrNoLink) {
+	return err
+}
+
+// removePort removes a port with its pod's end; ErrNoLink when it was not there. What binds it goes after it, through a
+// socket that the process which deletes the link holds open: closing that waits for the kernel.
+func removePort(host *rtnl.Conn, name string, guarded bool) error {
+	var keep []int
+	var g *guard.Conn
+	if guarded {
+		var err error
+		if g, err = guard.Dial(); err != nil {
+			return err
+		}
+		defer g.Close()
+		keep = []int{g.Fd()}
+	}
+	port, err := host.Link(name)
+	if err == nil {
+		err = host.Remove(port.Index, keep...)
+	}
+	if err != nil && !errors.Is(err, rtnl.ErrNoLink) || g == nil {
 		return err
 	}
-	return detachForeign(c, conf, host)
+	return errors.Join(err, g.Set(name, attach.Guard{}))
 }
 
 // detachForeign removes the pod's interface when another plugin made it on the same bridge: a node that changed from the

@@ -11,6 +11,7 @@ import (
 
 	"github.com/l3edge/l3edge/pkg/core/attach"
 	"github.com/l3edge/l3edge/pkg/edge/cni"
+	"github.com/l3edge/l3edge/pkg/edge/guard"
 	"github.com/l3edge/l3edge/pkg/edge/lease"
 	"github.com/l3edge/l3edge/pkg/edge/rtnl"
 )
@@ -48,11 +49,30 @@ func gc(c *cni.Call) error {
 			errs = append(errs, fmt.Errorf("container %s, %s: %w", o.ContainerID, o.IfName, err))
 		}
 	}
+	if conf.CheckMAC || conf.CheckSource {
+		errs = append(errs, prune(host))
+	}
 	if conf.Delegate != "" {
 		_, err := c.Delegate(conf.Delegate, "GC")
 		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
+}
+
+// prune removes what binds ports that are gone.
+func prune(host *rtnl.Conn) error {
+	links, err := host.Links()
+	if err != nil {
+		return err
+	}
+	g, err := guard.Dial()
+	if err != nil {
+		return err
+	}
+	defer g.Close()
+	return g.Prune(func(port string) bool {
+		return slices.ContainsFunc(links, func(l rtnl.Link) bool { return l.Name == port })
+	})
 }
 
 func collect(store *lease.Store, host *rtnl.Conn, o lease.Owner) error {
@@ -63,10 +83,7 @@ func collect(store *lease.Store, host *rtnl.Conn, o lease.Owner) error {
 	if l != nil {
 		defer l.Close()
 	}
-	port, err := host.Link(attach.PortName(o.ContainerID, o.IfName))
-	if err == nil {
-		err = host.Remove(port.Index)
-	}
+	err = removePort(host, attach.PortName(o.ContainerID, o.IfName), l != nil && l.Guarded)
 	if err != nil && !errors.Is(err, rtnl.ErrNoLink) {
 		return err
 	}

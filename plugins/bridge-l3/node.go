@@ -25,7 +25,7 @@ func locate(c *cni.Call) config {
 	if o, err := raw.IPAM.Object(); err == nil {
 		_ = read("", o, ipam.fields())
 	}
-	conf := config{Bridge: raw.Bridge, LeaseDir: mark.LeaseDir}
+	conf := config{Bridge: raw.Bridge, LeaseDir: mark.LeaseDir, CheckMAC: raw.MACSpoof, CheckSource: raw.SourceCheck}
 	if ipam.Type != "" && ipam.Type != "host-local" {
 		conf.Delegate, ipam = ipam.Type, rawIPAM{}
 	}
@@ -65,7 +65,7 @@ func (conf config) spec(c *cni.Call, mtu int, addrs []attach.Addr, mac *attach.M
 	s := attach.Spec{
 		Network: c.Net.Name, ContainerID: c.ContainerID, IfName: c.IfName, Bridge: conf.Bridge, MTU: mtu, MAC: mac,
 		Gateway: conf.Gateway, DefaultRoute: conf.DefaultRoute, Hairpin: conf.Hairpin, Isolated: conf.Isolated, Promisc: conf.Promisc,
-		Routed: conf.Routed, Down: conf.Down, DAD: conf.DAD, Addrs: addrs,
+		Routed: conf.Routed, Down: conf.Down, DAD: conf.DAD, CheckMAC: conf.CheckMAC, CheckSource: conf.CheckSource, Addrs: addrs,
 	}
 	for _, r := range conf.Routes {
 		if !r.Via.IsValid() {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/l3edge/l3edge/pkg/edge/announce"
 	"github.com/l3edge/l3edge/pkg/edge/cni"
 	"github.com/l3edge/l3edge/pkg/edge/netns"
 	"github.com/l3edge/l3edge/pkg/edge/netns/nstest"
@@ -534,5 +535,90 @@ func TestNeighboursHearOfAGivenMAC(t *testing.T) {
 	l.add(p)
 	if out := nstest.Run(t, l.node, "ip", "neigh", "show", "10.10.10.2"); !strings.Contains(out, "02:00:00:00:00:77") {
 		t.Errorf("the node still has %s", out)
+	}
+}
+
+// connects tries a connection from an address of a namespace to a server.
+func connects(t testing.TB, from *netns.Handle, source, server string) bool {
+	t.Helper()
+	err := from.Do(func() error {
+		d := net.Dialer{Timeout: 400 * time.Millisecond, FallbackDelay: -1, LocalAddr: &net.TCPAddr{IP: net.ParseIP(source)}}
+		c, err := d.Dial("tcp", server)
+		if err != nil {
+			return err
+		}
+		return c.Close()
+	})
+	return err == nil
+}
+
+func TestSourceCheckBindsAPodToItsAddresses(t *testing.T) {
+	l := newLab(t, `"ranges":[[{"subnet":"10.10.10.0/24"}],[{"subnet":"fd00:10::/64"}]],"sourceCheck":true`)
+	a, b := l.pod("a"), l.pod("b")
+	l.add(a)
+	l.add(b)
+	l.must("CHECK", a)
+	var lis net.Listener
+	nstest.Do(t, b.ns, func() (err error) { lis, err = net.Listen("tcp", ":0"); return err })
+	defer lis.Close() //nolint:errcheck // a test
+	port := netip.MustParseAddrPort(lis.Addr().String()).Port()
+	v4, v6 := fmt.Sprint("10.10.10.3:", port), fmt.Sprint("[fd00:10::3]:", port)
+	nstest.Sh(t, a.ns, "ip addr add 10.10.10.99/24 dev eth0; ip addr add fd00:10::99/64 dev eth0 nodad")
+	for _, row := range []struct {
+		source, server string
+		want           bool
+	}{{"10.10.10.2", v4, true}, {"fd00:10::2", v6, true}, {"10.10.10.99", v4, false}, {"fd00:10::99", v6, false}} {
+		if got := connects(t, a.ns, row.source, row.server); got != row.want {
+			t.Errorf("%s to %s: %t, want %t", row.source, row.server, got, row.want)
+		}
+	}
+	// a says that b's addresses are at a's MAC
+	for _, addr := range []string{"10.10.10.3", "fd00:10::3"} {
+		nstest.Sh(t, l.node, "ip neigh replace "+addr+" lladdr 0a:58:0a:0a:0a:03 dev cni0 nud stale")
+		nstest.Do(t, a.ns, func() error {
+			i, err := net.InterfaceByName("eth0")
+			if err != nil {
+				return err
+			}
+			return announce.Send(i.Index, [6]byte(i.HardwareAddr), netip.MustParseAddr(addr))
+		})
+		if out := nstest.Run(t, l.node, "ip", "neigh", "show", addr); !strings.Contains(out, "0a:58:0a:0a:0a:03") {
+			t.Errorf("a took %s from b: %s", addr, out)
+		}
+	}
+	nstest.Run(t, a.ns, "ip", "link", "set", "eth0", "address", "02:00:00:00:00:01")
+	if connects(t, a.ns, "10.10.10.2", v4) {
+		t.Error("another MAC passes")
+	}
+	l.must("DEL", a)
+	if out := nstest.Run(t, l.node, "nft", "list", "ruleset"); strings.Contains(out, "10.10.10.2") || !strings.Contains(out, "10.10.10.3") {
+		t.Errorf("after a's DEL:\n%s", out)
+	}
+	l.keys = strings.ReplaceAll(l.keys, "true", "false") // the configuration changed while b ran
+	l.must("DEL", b)
+	if out := nstest.Run(t, l.node, "nft", "list", "ruleset"); strings.Contains(out, "elements") {
+		t.Errorf("after b's DEL:\n%s", out)
+	}
+}
+
+func TestMACSpoofCheckBindsAPodToItsMAC(t *testing.T) {
+	l := newLab(t, subnet4+`,"macspoofchk":true`)
+	p := l.pod("a")
+	l.add(p)
+	l.must("CHECK", p)
+	var lis net.Listener
+	nstest.Do(t, l.node, func() (err error) { lis, err = net.Listen("tcp", "10.10.10.1:0"); return err })
+	defer lis.Close() //nolint:errcheck // a test
+	nstest.Sh(t, p.ns, "ip addr add 10.10.10.99/24 dev eth0")
+	if !connects(t, p.ns, "10.10.10.2", lis.Addr().String()) || !connects(t, p.ns, "10.10.10.99", lis.Addr().String()) {
+		t.Error("the pod's own MAC does not pass")
+	}
+	nstest.Run(t, p.ns, "ip", "link", "set", "eth0", "address", "02:00:00:00:00:01")
+	if connects(t, p.ns, "10.10.10.2", lis.Addr().String()) {
+		t.Error("another MAC passes")
+	}
+	l.must("GC", &pod{id: "x"})
+	if out := nstest.Run(t, l.node, "nft", "list", "ruleset"); strings.Contains(out, "elements") || l.left() != "" {
+		t.Errorf("after GC: %s\n%s", l.left(), out)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/l3edge/l3edge/pkg/core/attach"
 	"github.com/l3edge/l3edge/pkg/edge/announce"
 	"github.com/l3edge/l3edge/pkg/edge/cni"
+	"github.com/l3edge/l3edge/pkg/edge/guard"
 	"github.com/l3edge/l3edge/pkg/edge/lease"
 	"github.com/l3edge/l3edge/pkg/edge/netns"
 	"github.com/l3edge/l3edge/pkg/edge/rtnl"
@@ -37,7 +38,9 @@ func add(c *cni.Call) (*cni.Result, error) {
 		return nil, err
 	}
 	defer host.Close()
-	held, err := lease.At(conf.LeaseDir + "/" + c.Net.Name).Begin(record(c))
+	who := record(c)
+	who.Guarded = conf.CheckMAC || conf.CheckSource
+	held, err := lease.At(conf.LeaseDir + "/" + c.Net.Name).Begin(who)
 	if err != nil {
 		return nil, leaseError(err)
 	}
@@ -75,6 +78,7 @@ func (j *job) steps() []once.Step {
 		{Name: "prepare bridge", Do: j.prepareBridge},
 		{Name: "make link", Do: j.makeLink, Undo: j.removeLink},
 		{Name: "configure pod", Do: j.configurePod},
+		{Name: "bind port", Do: j.bind, Undo: j.unbind},
 		{Name: "start port", Do: func() error { return j.host.StartPort(j.want.Port) }},
 	}
 	if j.ask.mac != nil { // not made of the address, so neighbours may know the address with another one
@@ -208,6 +212,34 @@ func (j *job) configurePod() error {
 		}
 		return nil
 	})
+}
+
+// bind lets the port pass only what its pod may send, before it passes anything.
+func (j *job) bind() error {
+	if j.want.Port.Guard.Equal(attach.Guard{}) && !j.lease.Guarded {
+		return nil
+	}
+	g, err := guard.Dial()
+	if err != nil {
+		return err
+	}
+	defer g.Close()
+	if j.lease.Fresh {
+		return g.Add(j.want.Port.Name, j.want.Port.Guard)
+	}
+	return g.Set(j.want.Port.Name, j.want.Port.Guard)
+}
+
+func (j *job) unbind() error {
+	if j.want.Port.Guard.Equal(attach.Guard{}) {
+		return nil
+	}
+	g, err := guard.Dial()
+	if err != nil {
+		return err
+	}
+	defer g.Close()
+	return g.Set(j.want.Port.Name, attach.Guard{})
 }
 
 func (j *job) result() (*cni.Result, error) {

@@ -44,6 +44,7 @@ type Port struct {
 	MTU          int
 	Hairpin      bool // a frame may leave where it came in: a pod balanced to itself
 	Isolated     bool // no frame passes to another isolated port
+	Guard        Guard
 }
 
 // Pod is the pod's end.
@@ -84,6 +85,7 @@ type Spec struct {
 	Hairpin, Isolated, Promisc   bool
 	Routed                       bool // pods of one node reach each other through the node only
 	Down                         bool
+	CheckMAC, CheckSource        bool // drop what the pod sends from another MAC, or from other addresses too
 	DAD                          bool // let the kernel look for duplicates of the pod's IPv6 addresses
 	Addrs                        []Addr
 	Routes                       []Route // besides the default
@@ -136,6 +138,9 @@ func Decide(s Spec) Attachment {
 		a.addAddr(s, addr)
 	}
 	a.Pod.Routes = append(a.Pod.Routes, s.Routes...)
+	if s.CheckMAC || s.CheckSource {
+		a.Port.Guard = guard(a.Pod, s.CheckSource)
+	}
 	a.settings(s)
 	return a
 }
@@ -219,6 +224,9 @@ func (a Attachment) String() string {
 		s += fmt.Sprintf("node  %s = %s\n", set.Name, set.Value)
 	}
 	s += fmt.Sprintf("port  %s mac %s mtu %d hairpin %t isolated %t alias %q\n", a.Port.Name, a.Port.MAC, a.Port.MTU, a.Port.Hairpin, a.Port.Isolated, a.Port.Alias)
+	if !a.Port.Guard.Equal(Guard{}) {
+		s += fmt.Sprintf("port  %s may send as %s, %v\n", a.Port.Name, a.Port.Guard.MAC, a.Port.Guard.Addrs)
+	}
 	s += fmt.Sprintf("pod   %s mac %s mtu %d down %t addresses %v\n", a.Pod.Name, a.Pod.MAC, a.Pod.MTU, a.Pod.Down, a.Pod.Addrs)
 	for _, r := range a.Pod.Routes {
 		s += fmt.Sprintf("pod   route %s\n", r)

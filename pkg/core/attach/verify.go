@@ -46,6 +46,8 @@ func verifyPort(want, have Attachment) error {
 		return fmt.Errorf("%s: hairpin is %t, want %t", place, h.Hairpin, w.Hairpin)
 	case h.Isolated != w.Isolated:
 		return fmt.Errorf("%s: isolated is %t, want %t", place, h.Isolated, w.Isolated)
+	case !h.Guard.Equal(w.Guard):
+		return fmt.Errorf("%s: may send as %s, %v, want %s, %v", place, h.Guard.MAC, h.Guard.Addrs, w.Guard.MAC, w.Guard.Addrs)
 	}
 	return nil
 }

@@ -47,14 +47,15 @@ const owners = "by-owner"
 
 // Owner names an attachment.
 type Owner struct {
-	ContainerID string `json:"containerID"`
-	IfName      string `json:"ifname"`
+	ContainerID string
+	IfName      string
 }
 
 // Record is what a lease file says.
 type Record struct {
 	Owner
-	Pod string `json:"pod,omitempty"` // namespace/name, where the runtime told
+	Pod     string // namespace/name, where the runtime told
+	Guarded bool   // the port is bound to the pod's addresses, which has to be undone
 }
 
 // Store is the leases of one network.
@@ -155,6 +156,9 @@ func (r Record) encode() []byte {
 	if r.Pod != "" {
 		b = rawjson.AppendString(append(b, `,"pod":`...), r.Pod)
 	}
+	if r.Guarded {
+		b = append(b, `,"guarded":true`...)
+	}
 	return append(b, "}\n"...)
 }
 
@@ -164,7 +168,7 @@ func parseRecord(text []byte) (r Record, err error) {
 	if err != nil {
 		return Record{}, err
 	}
-	err = errors.Join(o.Get("containerID").Decode(&r.ContainerID), o.Get("ifname").Decode(&r.IfName), o.Get("pod").Decode(&r.Pod))
+	err = errors.Join(o.Get("containerID").Decode(&r.ContainerID), o.Get("ifname").Decode(&r.IfName), o.Get("pod").Decode(&r.Pod), o.Get("guarded").Decode(&r.Guarded))
 	if err == nil && (r.ContainerID == "" || r.IfName == "") {
 		err = errors.New("no owner")
 	}

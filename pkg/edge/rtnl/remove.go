@@ -6,6 +6,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,8 +25,9 @@ const (
 // kernel waits for all processors to have passed a quiet point (rcu_barrier in netdev_run_todo) before it frees the memory.
 // Nobody needs to wait for that, but a thread that sits in it cannot end, nor can its process. So the call is made by a
 // child process that has nothing open but the socket, and that outlives this one by those milliseconds.
-// The caller must have been in this Conn's namespace when it dialled and still be there.
-func (c *Conn) Remove(index int) error {
+// The child keeps the file descriptors in keep open too, so that what closing them would wait for delays nobody.
+// The calling thread must be in this Conn's namespace.
+func (c *Conn) Remove(index int, keep ...int) error {
 	ear, err := listen(index)
 	if err != nil {
 		return c.Delete(index)
@@ -32,7 +35,7 @@ func (c *Conn) Remove(index int) error {
 	defer unix.Close(ear) //nolint:errcheck // only listened
 	c.seq++
 	m := newMessage(unix.RTM_DELLINK, 0, ifinfo(unix.AF_UNSPEC, index, 0, 0)).finish(unix.NLM_F_ACK, c.seq)
-	if err := c.sendByChild(m); err != nil {
+	if err := c.sendByChild(m, keep); err != nil {
 		return c.Delete(index)
 	}
 	for deadline := time.Now().Add(removeWait); time.Now().Before(deadline); {
@@ -122,12 +125,23 @@ func listen(index int) (int, error) {
 
 // sendByChild makes a child process send b on c's socket and end. The child is a copy of this process with one thread,
 // in which the Go runtime does not work: fork makes system calls and nothing else.
-func (c *Conn) sendByChild(b []byte) error {
+func (c *Conn) sendByChild(b []byte, keep []int) error {
 	// Connected, so that the child can write without an address; connecting to the kernel needs no privilege.
 	if err := unix.Connect(c.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return err
 	}
-	if errno := fork(uintptr(c.fd), b); errno != 0 {
+	open := append([]int{c.fd}, keep...)
+	slices.Sort(open)
+	gaps := make([]uintptr, 0, 2*len(open)+2) // the runs of descriptors to close, first and last of each
+	next := 0
+	for _, fd := range open {
+		if fd > next {
+			gaps = append(gaps, uintptr(next), uintptr(fd-1))
+		}
+		next = fd + 1
+	}
+	gaps = append(gaps, uintptr(next), math.MaxUint32)
+	if errno := fork(uintptr(c.fd), b, gaps); errno != 0 {
 		return errno
 	}
 	return nil

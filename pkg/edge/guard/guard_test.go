@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package guard_test
+
+import (
+	"flag"
+	"net/netip"
+	"os"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/l3edge/l3edge/pkg/core/attach"
+	"github.com/l3edge/l3edge/pkg/edge/guard"
+	"github.com/l3edge/l3edge/pkg/edge/netns/nstest"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+func TestMain(m *testing.M) { nstest.Main(m) }
+
+func bound(mac byte, addrs ...string) attach.Guard {
+	g := attach.Guard{MAC: attach.MAC{2, 0, 0, 0, 0, mac}}
+	for _, a := range addrs {
+		g.Addrs = append(g.Addrs, netip.MustParseAddr(a))
+	}
+	return g
+}
+
+// TestTheTableReadsAsItSays: what we sent is what the kernel has, and nft can list it.
+func TestTheTableReadsAsItSays(t *testing.T) {
+	node := nstest.New(t)
+	var c *guard.Conn
+	nstest.Do(t, node, func() (err error) { c, err = guard.Dial(); return err })
+	defer c.Close()
+	set := func(port string, g attach.Guard) {
+		t.Helper()
+		if err := c.Set(port, g); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set("veth0", attach.Guard{}) // no table yet: nothing to do
+	one, two := bound(1, "10.0.0.2", "fd00::2"), bound(2)
+	set("veth1", one)
+	set("veth1", one)
+	if err := c.Add("veth2", two); err != nil {
+		t.Fatal(err)
+	}
+	got := nstest.Run(t, node, "nft", "list", "ruleset")
+	if *update {
+		if err := os.WriteFile("testdata/table.nft", []byte(got), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile("testdata/table.nft")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), got); diff != "" {
+		t.Errorf("table (-want +got):\n%s", diff)
+	}
+	for port, want := range map[string]attach.Guard{"veth1": one, "veth2": two, "veth3": {}} {
+		if g, err := c.Get(port); err != nil || !g.Equal(want) {
+			t.Errorf("%s: %+v, %v, want %+v", port, g, err, want)
+		}
+	}
+	three := bound(1, "10.0.0.9")
+	set("veth1", three)
+	if g, err := c.Get("veth1"); err != nil || !g.Equal(three) {
+		t.Errorf("changed: %+v, %v", g, err)
+	}
+	if err := c.Prune(func(port string) bool { return port == "veth2" }); err != nil {
+		t.Error(err)
+	}
+	if g, err := c.Get("veth1"); err != nil || !g.Equal(attach.Guard{}) {
+		t.Errorf("pruned: %+v, %v", g, err)
+	}
+	set("veth2", attach.Guard{})
+	if g, err := c.Get("veth2"); err != nil || !g.Equal(attach.Guard{}) {
+		t.Errorf("removed: %+v, %v", g, err)
+	}
+}

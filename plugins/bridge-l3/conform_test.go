@@ -15,18 +15,22 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/l3edge/l3edge/pkg/core/attach"
 	"github.com/l3edge/l3edge/pkg/edge/cni"
 	"github.com/l3edge/l3edge/pkg/edge/netns/nstest"
 )
 
-// reference builds the reference plugins, which the bench module pins, and returns their directory.
-func reference(t *testing.T) string {
+// reference builds some of the reference plugins, which the bench module pins, and returns their directory.
+func reference(t *testing.T, plugins ...string) string {
 	t.Helper()
 	dir := t.TempDir()
-	const plugins = "github.com/containernetworking/plugins/plugins/"
-	cmd := exec.Command("go", "build", "-o", dir+"/", plugins+"main/bridge", plugins+"ipam/host-local")
+	args := []string{"build", "-o", dir + "/"}
+	for _, p := range plugins {
+		args = append(args, "github.com/containernetworking/plugins/plugins/"+p)
+	}
+	cmd := exec.Command("go", args...)
 	cmd.Dir = "../../test/bench"
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-mod=mod")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("build the reference plugins: %v\n%s", err, out)
 	}
@@ -73,7 +77,7 @@ func TestSameAsTheReferencePlugins(t *testing.T) {
 		{"layer 2 only", `"hairpinMode":true,"ipam":{}`, "", nil, nil},
 		{"layer 2 only, left down", `"hairpinMode":true,"disableContainerInterface":true,"ipam":{}`, "", nil, nil},
 	}
-	bin := reference(t)
+	bin := reference(t, "main/bridge", "ipam/host-local")
 	for _, row := range rows {
 		for _, version := range []string{"0.4.0", "1.1.0"} {
 			t.Run(row.name+" "+version, func(t *testing.T) {
@@ -196,4 +200,53 @@ func routesOf(out string) string {
 	}
 	slices.Sort(list)
 	return strings.Join(list, "; ")
+}
+
+// TestOtherPluginsWorkOnOurResult chains reference plugins behind ours, as a conflist does: each gets the result of the one
+// before, CHECK the last result, DEL the reverse order.
+func TestOtherPluginsWorkOnOurResult(t *testing.T) {
+	chain := []struct{ plugin, keys string }{
+		{"bridge-l3", subnet4},
+		{"tuning", `"sysctl":{"net.core.somaxconn":"500"},"mac":"02:00:00:00:00:44"`},
+		{"sbr", ""},
+		{"bandwidth", `"runtimeConfig":{"bandwidth":{"IngressRate":10000000,"IngressBurst":2000000}}`},
+	}
+	bin := reference(t, "meta/tuning", "meta/sbr", "meta/bandwidth")
+	l := newLab(t, "")
+	p := l.pod("a")
+	ours := l.self
+	l.path = bin
+	at := func(i int) {
+		l.self, l.keys = filepath.Join(bin, chain[i].plugin), chain[i].keys
+		if i == 0 {
+			l.self = ours
+		}
+	}
+	for i := range chain {
+		at(i)
+		l.add(p)
+	}
+	if out := nstest.Sh(t, p.ns, "cat /proc/sys/net/core/somaxconn; ip rule; ip route show table 100; ip link show eth0"); !strings.Contains(out, "500\n") ||
+		!strings.Contains(out, "from 10.10.10.2 lookup 100") || !strings.Contains(out, "default via 10.10.10.1") || !strings.Contains(out, "02:00:00:00:00:44") {
+		t.Errorf("the others' work:\n%s", out)
+	}
+	port := attach.PortName("a", "eth0")
+	if out := nstest.Run(t, l.node, "tc", "qdisc", "show", "dev", port); !strings.Contains(out, "tbf") {
+		t.Errorf("no limit on %s: %s", port, out)
+	}
+	for i := range len(chain) {
+		at(i)
+		if chain[i].plugin == "bridge-l3" { // sbr moved its routes to another table, as it should; that is what it is for
+			l.refused("CHECK", p, 100, "route 0.0.0.0/0 via 10.10.10.1 is missing")
+		} else if chain[i].plugin != "sbr" { // which has no CHECK
+			l.must("CHECK", p)
+		}
+	}
+	for i := range chain {
+		at(len(chain) - 1 - i)
+		l.must("DEL", p)
+	}
+	if left := l.left(); left != "" {
+		t.Errorf("left behind: %s", left)
+	}
 }

@@ -250,3 +250,27 @@ func TestOtherPluginsWorkOnOurResult(t *testing.T) {
 		t.Errorf("left behind: %s", left)
 	}
 }
+
+// TestANodeMayChangeFromTheReferencePlugin: runtimes delete by the configuration of today.
+func TestANodeMayChangeFromTheReferencePlugin(t *testing.T) {
+	bin := reference(t, "main/bridge", "ipam/host-local")
+	l := newLab(t, `"bridge":"docker0","isGateway":true,"ipam":{"type":"host-local","subnet":"10.10.10.0/24","dataDir":"DIR"}`)
+	l.keys = strings.ReplaceAll(l.keys, "DIR", l.leases)
+	ours := l.self
+	old, fresh := l.pod("old"), l.pod("new")
+	l.self, l.path = filepath.Join(bin, "bridge"), bin
+	l.add(old)
+	l.self = ours
+	if got := addresses(l.add(fresh)); got != "10.10.10.3/24" {
+		t.Errorf("the new pod got %s beside the old one's 10.10.10.2", got)
+	}
+	reach(t, fresh.ns, old.ns, "10.10.10.2")
+	l.must("DEL", old)
+	if out := nstest.Run(t, old.ns, "ip", "-br", "link"); strings.Contains(out, "eth0") {
+		t.Errorf("the old pod after DEL:\n%s", out)
+	}
+	l.must("DEL", fresh)
+	if left := l.left(); left != "" {
+		t.Errorf("left behind: %s", left)
+	}
+}

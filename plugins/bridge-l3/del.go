@@ -21,7 +21,8 @@ func del(c *cni.Call) error {
 		return err
 	}
 	defer host.Close()
-	held, err := lease.At(conf.LeaseDir + "/" + c.Net.Name).Find(record(c).Owner)
+	store, owner := lease.At(conf.LeaseDir+"/"+c.Net.Name), record(c).Owner
+	held, err := store.Find(owner)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return leaseError(err)
 	}
@@ -37,7 +38,7 @@ func del(c *cni.Call) error {
 		}
 	}
 	if held == nil {
-		return nil
+		return store.DropForeign(owner, prevAddrs(c))
 	}
 	return held.Release(prevAddrs(c))
 }

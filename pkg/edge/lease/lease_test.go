@@ -357,3 +357,18 @@ func BenchmarkAddAndDel(b *testing.B) {
 		})
 	}
 }
+
+func FuzzParseRecord(f *testing.F) {
+	f.Add(`{"containerID":"4ab0","ifname":"eth0","pod":"default/web","guarded":true}`)
+	f.Add("4ab0\r\neth0")
+	f.Fuzz(func(t *testing.T, text string) {
+		r, err := parseRecord([]byte(text))
+		describe([]byte(text))
+		if err != nil {
+			return
+		}
+		if again, err := parseRecord(r.encode()); err != nil || again != r {
+			t.Errorf("%q: %+v becomes %+v, %v", text, r, again, err)
+		}
+	})
+}

@@ -104,3 +104,22 @@ func (s *Store) each(f func(netip.Addr, uint64)) error {
 		}
 	}
 }
+
+// DropForeign removes the files that host-local has written for an attachment under these addresses: a node that changed
+// its plugin, but not the directory, has them.
+func (s *Store) DropForeign(o Owner, addrs []netip.Addr) error {
+	for _, a := range addrs {
+		path := s.path(a.String())
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // gone, or never there
+		}
+		id, ifName, ok := strings.Cut(strings.TrimSpace(string(text)), "\r\n")
+		if id == o.ContainerID && (!ok || ifName == o.IfName) {
+			if err := unlink(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("release %s: %w", a, err)
+			}
+		}
+	}
+	return nil
+}

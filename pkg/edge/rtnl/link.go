@@ -150,6 +150,9 @@ func (c *Conn) MakeBridge(b attach.Bridge) (made bool, err error) {
 // ErrExists says that a link of the wanted name is there already, on one of the two sides.
 var ErrExists = errors.New("interface exists already")
 
+// ErrBridgeFull says that the bridge has all the ports that the kernel allows (BR_MAX_PORTS, 1023).
+var ErrBridgeFull = errors.New("the bridge has 1023 ports already, which is all that the kernel allows")
+
 // MakeVeth makes the pair, down, in one message: port in this namespace and already a port of the bridge, pod in the
 // namespace that the file descriptor podNS is open on.
 func (c *Conn) MakeVeth(port attach.Port, bridge int, pod attach.Pod, podNS int) error {
@@ -174,8 +177,11 @@ func (c *Conn) MakeVeth(port attach.Port, bridge int, pod attach.Pod, podNS int)
 		})
 	})
 	err := c.do(m)
-	if errors.Is(err, unix.EEXIST) {
+	switch {
+	case errors.Is(err, unix.EEXIST):
 		err = ErrExists
+	case errors.Is(err, unix.EXFULL):
+		err = ErrBridgeFull
 	}
 	if err != nil {
 		return fmt.Errorf("make veth pair %s and %s: %w", port.Name, pod.Name, err)

@@ -230,3 +230,26 @@ func TestUplink(t *testing.T) {
 		t.Errorf("uplink: %+v, %v", up, err)
 	}
 }
+
+func TestAFullBridgeSaysSo(t *testing.T) {
+	node, ns := nstest.New(t), nstest.New(t)
+	host := dial(t, node)
+	a := want("one")
+	if _, err := host.MakeBridge(a.Bridge); err != nil {
+		t.Fatal(err)
+	}
+	bridge, err := host.Link(a.Bridge.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 1024 {
+		a.Port.Name, a.Pod.Name = fmt.Sprint("p", i), fmt.Sprint("e", i)
+		err := host.MakeVeth(a.Port, bridge.Index, a.Pod, ns.Fd())
+		if i < 1023 && err != nil || i == 1023 && !errors.Is(err, rtnl.ErrBridgeFull) {
+			t.Fatalf("port %d: %v", i, err)
+		}
+	}
+	if _, err := host.Link("p1023"); !errors.Is(err, rtnl.ErrNoLink) {
+		t.Errorf("the pair that did not fit: %v", err)
+	}
+}

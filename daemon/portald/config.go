@@ -16,19 +16,14 @@ import (
 
 	"github.com/l3edge/l3edge/pkg/core/mark"
 	"github.com/l3edge/l3edge/pkg/core/subnet"
-)
-
-// The two ways to answer a portal.
-const (
-	modeNFTables  = "nftables"  // the kernel translates addresses: one connection, the endpoint sees the client
-	modeUserspace = "userspace" // the article's way: iptables lead to a proxy, which opens a second connection
+	"github.com/l3edge/l3edge/pkg/engine/portals"
 )
 
 // config is what the command line says, valid by construction.
 type config struct {
 	services  string
 	nets      []netip.Prefix
-	mode      string
+	mode      portals.Mode
 	nodeFile  string
 	socket    string
 	portsFile string
@@ -48,7 +43,7 @@ func flags(c *config, nets *string) *flag.FlagSet {
 	fs := flag.NewFlagSet("portald", flag.ContinueOnError)
 	fs.StringVar(&c.services, "services", "", "`directory` of Kubernetes v1 Service and discovery.k8s.io/v1 EndpointSlice manifests (*.yaml, *.yml, *.json); changes take effect at once")
 	fs.StringVar(nets, "portal-net", "10.100.0.0/16", "`prefixes` that cluster addresses of services come from, with commas between; must not overlap pod or host subnets")
-	fs.StringVar(&c.mode, "mode", modeNFTables, "answer in this `mode`: nftables, in the kernel, or userspace, by a proxy behind the iptables chains KUBE-PORTALS-*")
+	fs.StringVar((*string)(&c.mode), "mode", string(portals.NFTables), "answer in this `mode`: nftables, in the kernel, or userspace, by a proxy behind the iptables chains KUBE-PORTALS-*")
 	fs.StringVar(&c.nodeFile, "node-file", mark.NodeFile, "`file` in which routed describes the node; it may appear later")
 	fs.StringVar(&c.socket, "socket", mark.PortaldSocket, "control socket `path`")
 	fs.StringVar(&c.portsFile, "ports-file", mark.RunDir+"/proxy-ports.json", "`file` that keeps the proxy ports of userspace mode over a restart")
@@ -56,7 +51,7 @@ func flags(c *config, nets *string) *flag.FlagSet {
 	fs.DurationVar(&c.resync, "resync", 30*time.Second, "compare the kernel's rules with what they should be at least this often; 0: only when something changes")
 	fs.DurationVar(&c.drain, "drain", 5*time.Second, "on SIGTERM in userspace mode, let connections go on this long")
 	fs.TextVar(&c.level, "log-level", slog.LevelInfo, "least `level` to log: debug, info, warn, error")
-	fs.BoolVar(&c.dryRun, "dry-run", false, "print the portals and the changes to the kernel that they need, change nothing, exit")
+	fs.BoolVar(&c.dryRun, "dry-run", false, "print the portals and the rules they need (nftables: the table; userspace: what differs), change nothing, exit")
 	fs.BoolVar(&c.once, "once", false, "program the kernel once and exit (nftables mode)")
 	fs.BoolVar(&c.cleanup, "cleanup", false, "remove everything portald ever put into the kernel, in both modes, and exit")
 	fs.BoolVar(&c.version, "version", false, "print the version and exit")
@@ -87,10 +82,10 @@ func parse(args []string, stderr io.Writer) (config, error) {
 	if c.services == "" && !c.cleanup {
 		bad("--services: say where the manifests are, as in --services=/etc/l3edge/services")
 	}
-	if c.mode != modeNFTables && c.mode != modeUserspace {
+	if c.mode != portals.NFTables && c.mode != portals.Userspace {
 		bad("--mode: %q is neither nftables nor userspace", c.mode)
 	}
-	if c.once && c.mode == modeUserspace {
+	if c.once && c.mode == portals.Userspace {
 		bad("--once: a userspace portal lives only as long as portald; use --mode=nftables")
 	}
 	if n := count(c.dryRun, c.once, c.cleanup); n > 1 {

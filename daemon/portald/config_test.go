@@ -19,6 +19,7 @@ import (
 	"github.com/l3edge/l3edge/pkg/core/tuning"
 	"github.com/l3edge/l3edge/pkg/edge/file"
 	"github.com/l3edge/l3edge/pkg/edge/link"
+	"github.com/l3edge/l3edge/pkg/engine/portals"
 )
 
 func TestParseReportsEveryMistake(t *testing.T) {
@@ -73,18 +74,18 @@ func TestSampleManifests(t *testing.T) {
 		t.Fatal(err)
 	}
 	nets := []netip.Prefix{netip.MustParsePrefix("10.100.0.0/16")}
-	want := decide(s, portal.Compute(s, portal.Options{Node: node.Node{Name: "kubminion1"}, Nets: nets}), modeNFTables)
-	if len(want.problems) > 0 {
-		t.Error(want.problems)
+	want := portals.Decide(s, portal.Compute(s, portal.Options{Node: node.Node{Name: "kubminion1"}, Nets: nets}), portals.NFTables)
+	if len(want.Problems) > 0 {
+		t.Error(want.Problems)
 	}
 	got := map[string]int{}
-	for key, p := range want.table.Portals {
-		got[short(p.Service)+" "+key.String()] = len(p.Endpoints)
+	for key, p := range want.Table.Portals {
+		got[p.Service.String()+" "+key.String()] = len(p.Endpoints)
 	}
-	portals := map[string]int{
-		"kubernetes TCP 10.100.0.2:443": 1, "kubernetes-ro TCP 10.100.0.1:80": 1, "webfrontend TCP 10.100.87.105:80": 4,
+	samples := map[string]int{
+		"default/kubernetes TCP 10.100.0.2:443": 1, "default/kubernetes-ro TCP 10.100.0.1:80": 1, "default/webfrontend TCP 10.100.87.105:80": 4,
 	}
-	if d := cmp.Diff(portals, got); d != "" {
+	if d := cmp.Diff(samples, got); d != "" {
 		t.Errorf("portals (-want +got):\n%s", d)
 	}
 }

@@ -45,7 +45,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		_, err := fmt.Fprintln(stdout, "portald", version.Version)
 		return err
 	case c.dryRun:
-		return dryRun(ctx, c, stdout)
+		return dryRun(c, stdout)
 	case c.cleanup:
 		return cleanup(ctx, c)
 	case c.once:

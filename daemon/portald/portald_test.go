@@ -24,6 +24,7 @@ import (
 	"github.com/l3edge/l3edge/pkg/edge/netns"
 	"github.com/l3edge/l3edge/pkg/edge/netns/nstest"
 	"github.com/l3edge/l3edge/pkg/edge/nodefile"
+	"github.com/l3edge/l3edge/pkg/engine/portals"
 )
 
 // TestMain also plays portald itself, so that tests can run it as a process in a namespace.
@@ -128,11 +129,11 @@ func (p *portald) stop() {
 }
 
 // synced waits until portald says that everything is in force and cond agrees.
-func (p *portald) synced(what string, cond func(report) bool) report {
+func (p *portald) synced(what string, cond func(portals.Report) bool) portals.Report {
 	p.w.t.Helper()
-	var r report
+	var r portals.Report
 	eventually(p.w.t, what, func() bool {
-		r = report{}
+		r = portals.Report{}
 		err := control.Dial(p.w.socket()).Get(p.w.t.Context(), "/status", &r)
 		return err == nil && r.Synced && cond(r)
 	})
@@ -231,7 +232,7 @@ func TestUserspacePortal(t *testing.T) {
 	p := w.start("--mode=userspace")
 	w.pod(w.other, "far", "10.10.20.4:8080")
 	w.pod(w.near, "near", "10.10.10.3:8080")
-	r := p.synced("the first sync", func(r report) bool { return len(r.Portals) == 1 })
+	r := p.synced("the first sync", func(r portals.Report) bool { return len(r.Portals) == 1 })
 	port := r.Portals[0].ProxyPort
 
 	t.Run("the rules are the article's", func(t *testing.T) {
@@ -263,7 +264,7 @@ func TestUserspacePortal(t *testing.T) {
 	})
 	t.Run("changed manifests take effect", func(t *testing.T) {
 		w.write("web.yaml", webfrontend("10.10.10.3"))
-		p.synced("the new endpoint", func(r report) bool {
+		p.synced("the new endpoint", func(r portals.Report) bool {
 			return len(r.Portals[0].Endpoints) == 1 && r.Portals[0].Endpoints[0].String() == "10.10.10.3:8080"
 		})
 		if got := w.curl(w.client, vip); got != "near saw 10.10.10.1" {
@@ -281,7 +282,7 @@ func TestUserspacePortal(t *testing.T) {
 	})
 	t.Run("without endpoints the portal refuses", func(t *testing.T) {
 		w.write("web.yaml", webfrontend())
-		p.synced("no endpoints", func(r report) bool { return len(r.Portals) == 1 && len(r.Portals[0].Endpoints) == 0 })
+		p.synced("no endpoints", func(r portals.Report) bool { return len(r.Portals) == 1 && len(r.Portals[0].Endpoints) == 0 })
 		for _, from := range []*netns.Handle{w.client, w.node} {
 			if got := w.curl(from, vip); !strings.Contains(got, "connection refused") {
 				t.Errorf("got %q", got)
@@ -290,13 +291,13 @@ func TestUserspacePortal(t *testing.T) {
 	})
 	t.Run("the proxy port survives a restart", func(t *testing.T) {
 		w.write("web.yaml", webfrontend("10.10.20.4"))
-		p.synced("the endpoint", func(r report) bool { return len(r.Portals[0].Endpoints) == 1 })
+		p.synced("the endpoint", func(r portals.Report) bool { return len(r.Portals[0].Endpoints) == 1 })
 		p.stop()
 		if save := nstest.Run(t, w.node, "iptables-save", "-t", "nat"); !strings.Contains(save, "REDIRECT") {
 			t.Errorf("the rules went with portald:\n%s", save)
 		}
 		p = w.start("--mode=userspace")
-		r := p.synced("the restart", func(r report) bool { return len(r.Portals) == 1 })
+		r := p.synced("the restart", func(r portals.Report) bool { return len(r.Portals) == 1 })
 		if r.Portals[0].ProxyPort != port {
 			t.Errorf("port %d before, %d after", port, r.Portals[0].ProxyPort)
 		}

@@ -9,168 +9,190 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"slices"
 	"strings"
 	"time"
 
+	"github.com/l3edge/l3edge/pkg/core/mark"
 	"github.com/l3edge/l3edge/pkg/core/node"
 	"github.com/l3edge/l3edge/pkg/core/portal"
 	"github.com/l3edge/l3edge/pkg/core/service"
 	"github.com/l3edge/l3edge/pkg/core/version"
 	"github.com/l3edge/l3edge/pkg/edge/control"
 	"github.com/l3edge/l3edge/pkg/edge/file"
+	"github.com/l3edge/l3edge/pkg/edge/ipt"
 	"github.com/l3edge/l3edge/pkg/edge/link"
 	"github.com/l3edge/l3edge/pkg/engine/loop"
+	"github.com/l3edge/l3edge/pkg/engine/portals"
 	"github.com/l3edge/l3edge/pkg/engine/proxy"
 	"github.com/l3edge/l3edge/pkg/engine/task"
 )
 
-func logger(c config, w io.Writer) *slog.Logger {
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: c.level}))
+// wiring is everything that portald is made of. Nothing is touched before it runs.
+type wiring struct {
+	c      config
+	log    *slog.Logger
+	keeper *portals.Keeper
+	kernel *nftables
+	user   *userspace
 }
 
-// checkNode reads the node file and refuses portal nets that overlap what is there.
-func checkNode(c config) (n node.Node, missing bool, err error) {
-	n, missing, err = readNode(c.nodeFile)
+func wire(c config, log *slog.Logger, n node.Node, m *manager) *wiring {
+	ports := portsFile{path: c.portsFile}
+	known, err := ports.load()
 	if err != nil {
-		return node.Node{}, false, err
+		log.Warn("proxy ports are forgotten", "error", err)
 	}
-	host, err := link.HostPrefixes()
+	limit, err := maxConns()
 	if err != nil {
-		return node.Node{}, false, err
+		log.Warn("connections are not limited", "error", err)
 	}
-	return n, missing, overlaps(c.nets, n, host)
+	po := proxy.Options{Log: log, Ports: known, Drain: c.drain, MaxConns: limit}
+	o := portals.Options{Mode: c.mode, Nets: c.nets, Node: n, Log: log}
+	if m != nil {
+		po.Keeper, o.Settled = m, m.settle
+	}
+	w := &wiring{c: c, log: log, kernel: new(nftables)}
+	w.user = &userspace{proxy: proxy.New(po), file: ports, families: map[bool]*ipt.Family{}}
+	o.Kernel, o.Proxy = w.kernel, w.user
+	o.Prepare = func(n node.Node) error {
+		if err := checkNets(c.nets, n); err != nil {
+			return err
+		}
+		return ensureReachable(log, c.nets, n)
+	}
+	w.keeper = portals.New(o)
+	w.user.node = w.keeper.Node
+	return w
 }
 
 // serve is the daemon: it runs until ctx ends. In nftables mode the kernel goes on answering afterwards; in userspace
-// mode the rules stay too, as the ports do, and clients are refused until portald is back.
+// mode the rules stay too, as the ports do, and clients wait or are refused until portald is back.
 func serve(ctx context.Context, c config, stderr io.Writer) error {
-	log := logger(c, stderr)
+	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: c.level}))
 	l, err := control.Listen(c.socket) // first of all: nothing is touched while another portald runs
 	if err != nil {
 		return err
 	}
-	n, missing, err := checkNode(c)
+	w, m, err := prepare(c, log)
 	if err != nil {
-		_ = l.Close()
-		return err
+		return errors.Join(err, l.Close())
 	}
-	var metrics net.Listener
+	tasks := w.tasks(l)
 	if c.metrics != "" {
-		if metrics, err = net.Listen("tcp", c.metrics); err != nil {
-			_ = l.Close()
-			return fmt.Errorf("--metrics: %w", err)
+		ml, err := net.Listen("tcp", c.metrics)
+		if err != nil {
+			return errors.Join(fmt.Errorf("--metrics: %w", err), l.Close())
 		}
+		tasks = append(tasks, task.Task{Name: "metrics", Run: func(ctx context.Context) error { return serveTCP(ctx, ml, metricsHandler(w.keeper)) }})
+	}
+	log.Info("portald started", "version", version.Version, "mode", c.mode, "services", c.services, "portalNet", join(c.nets))
+	defer log.Info("portald stopped")
+	defer context.AfterFunc(ctx, func() { _ = m.store.Stopping() })() // only a courtesy
+	return task.Run(ctx, log, tasks...)
+}
+
+// prepare reads the node and refuses what cannot work on it.
+func prepare(c config, log *slog.Logger) (*wiring, *manager, error) {
+	n, missing, err := readNode(c.nodeFile)
+	if err == nil {
+		err = checkNets(c.nets, n)
+	}
+	if err != nil {
+		return nil, nil, err
 	}
 	if missing {
 		log.Warn("no node file yet: pod subnets are unknown", "file", c.nodeFile)
 	}
-	k, err := openKeeper()
+	m, err := openManager()
 	if err != nil {
 		log.Warn("sockets are not kept over a restart", "error", err)
 	}
-	d := &daemon{c: c, log: log, node: n, version: version.Version, settled: k.settle}
-	d.wire(k)
-	sync := loop.New(loop.Options{Name: "portals", Sync: d.sync, Log: log, Resync: c.resync})
-	log.Info("portald started", "version", d.version, "mode", c.mode, "services", c.services, "portalNet", join(c.nets))
-	defer log.Info("portald stopped")
-	defer context.AfterFunc(ctx, func() { _ = k.store.Stopping() })() // only a courtesy
-	tasks := []task.Task{}
-	if metrics != nil {
-		tasks = append(tasks, task.Task{Name: "metrics", Run: func(ctx context.Context) error { return serveTCP(ctx, metrics, d.metricsHandler()) }})
-	}
-	return task.Run(ctx, log, append(tasks,
-		task.Task{Name: "proxy", Run: d.user.proxy.Run},
-		task.Task{Name: "sync", Run: sync.Run},
-		task.Task{Name: "manifests", Run: func(ctx context.Context) error {
-			return file.Watch(ctx, c.services, func(s service.Snapshot, err error) {
-				d.setSnapshot(s, err)
-				sync.Trigger()
-			})
-		}},
-		task.Task{Name: "node file", Run: func(ctx context.Context) error { return d.watchNode(ctx, sync.Trigger) }},
-		task.Task{Name: "control", Run: func(ctx context.Context) error { return control.Serve(ctx, l, d.handler()) }},
-	)...)
+	return wire(c, log, n, m), m, nil
 }
 
-// wire gives the daemon its data planes. Nothing is touched yet.
-func (d *daemon) wire(k proxy.Keeper) {
-	file := portsFile{path: d.c.portsFile}
-	ports, err := file.load()
-	if err != nil {
-		d.log.Warn("proxy ports are forgotten", "error", err)
+func (w *wiring) tasks(l net.Listener) []task.Task {
+	sync := loop.New(loop.Options{Name: "portals", Sync: w.keeper.Sync, Log: w.log, Resync: w.c.resync})
+	watch := func(ctx context.Context) error {
+		return file.Watch(ctx, w.c.services, func(s service.Snapshot, err error) {
+			w.keeper.SetSnapshot(s, err)
+			sync.Trigger()
+		})
 	}
-	p := proxy.New(proxy.Options{Log: d.log, Ports: ports, Drain: d.c.drain, Keeper: k})
-	d.user = &userspace{proxy: p, file: file, node: d.nodeNow, families: map[bool]*family{}}
-	d.kernel = newNFTables(d.log)
-	d.idle = map[dataPlane]bool{}
+	return []task.Task{
+		{Name: "proxy", Run: w.user.proxy.Run},
+		{Name: "sync", Run: sync.Run},
+		{Name: "manifests", Run: watch},
+		{Name: "node file", Run: func(ctx context.Context) error { return w.watchNode(ctx, sync.Trigger) }},
+		{Name: "control", Run: func(ctx context.Context) error { return control.Serve(ctx, l, controlHandler(w.keeper)) }},
+	}
 }
 
 // watchNode follows the node file. It asks for it now and then: it changes perhaps once in a node's life.
-func (d *daemon) watchNode(ctx context.Context, changed func()) error {
+func (w *wiring) watchNode(ctx context.Context, changed func()) error {
 	t := time.NewTicker(2 * time.Second)
 	defer t.Stop()
-	last := ""
+	said := ""
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-t.C:
 		}
-		n, _, err := readNode(d.c.nodeFile)
+		n, _, err := readNode(w.c.nodeFile)
 		if err != nil {
-			if err.Error() != last {
-				d.log.Error("cannot read the node file, keeping what it said", "error", err)
+			if err.Error() != said {
+				w.log.Error("cannot read the node file, keeping what it said", "error", err)
 			}
-			last = err.Error()
+			said = err.Error()
 			continue
 		}
-		last = ""
-		if slices.Equal(n.Encode(), d.nodeNow().Encode()) {
-			continue
+		said = ""
+		if w.keeper.SetNode(n) {
+			w.log.Info("node file changed", "file", w.c.nodeFile, "podSubnets", fmt.Sprint(n.PodSubnets))
+			changed()
 		}
-		d.log.Info("node file changed", "file", d.c.nodeFile, "podSubnets", fmt.Sprint(n.PodSubnets))
-		d.setNode(n)
-		changed()
 	}
 }
 
 // load reads and decides everything once, for the commands that do not stay.
-func load(c config) (desired, *daemon, error) {
-	n, _, err := checkNode(c)
-	if err != nil {
-		return desired{}, nil, err
+func load(c config) (portals.Desired, *wiring, error) {
+	n, _, err := readNode(c.nodeFile)
+	if err == nil {
+		err = checkNets(c.nets, n)
 	}
-	d := &daemon{c: c, log: slog.New(slog.DiscardHandler), node: n}
-	d.wire(nil)
+	if err != nil {
+		return portals.Desired{}, nil, err
+	}
 	s, source := file.Load(c.services)
-	want := decide(s, portal.Compute(s, portal.Options{Node: n, Nets: c.nets}), c.mode)
-	want.problems = append(flatten(source), want.problems...)
-	return want, d, nil
+	want := portals.Decide(s, portal.Compute(s, portal.Options{Node: n, Nets: c.nets}), c.mode)
+	if source != nil {
+		want.Problems = append(want.Problems, source)
+	}
+	return want, wire(c, slog.New(slog.DiscardHandler), n, nil), nil
 }
 
-// dryRun prints the portals and what the kernel lacks.
-func dryRun(_ context.Context, c config, out io.Writer) error {
-	want, d, err := load(c)
+// dryRun prints the portals and the rules that they need.
+func dryRun(c config, out io.Writer) error {
+	want, w, err := load(c)
 	if err != nil {
 		return err
 	}
 	var b strings.Builder
-	for _, key := range sortedKeys(want.table) {
-		fmt.Fprintf(&b, "# %s %s -> %v\n", want.table.Portals[key].Service, key, want.table.Portals[key].Endpoints)
+	for _, key := range portals.Sorted(want.Table) {
+		fmt.Fprintf(&b, "# %s %s -> %v\n", want.Table.Portals[key].Service, key, want.Table.Portals[key].Endpoints)
 	}
-	for _, p := range want.problems {
-		fmt.Fprintln(&b, "# problem:", p)
+	for _, p := range want.Problems {
+		fmt.Fprintf(&b, "# problem: %s\n", strings.ReplaceAll(p.Error(), "\n", "\n# problem: "))
 	}
 	for _, part := range []struct {
-		plane dataPlane
-		mode  string
+		mode  portals.Mode
 		table portal.Table
-	}{{d.kernel, modeNFTables, want.kernel}, {d.user, modeUserspace, want.user}} {
+		plan  func(portal.Table) (string, error)
+	}{{portals.NFTables, want.Kernel, w.kernel.Plan}, {portals.Userspace, want.User, w.user.Plan}} {
 		if c.mode != part.mode && len(part.table.Portals) == 0 {
 			continue
 		}
-		plan, err := part.plane.Plan(part.table)
+		plan, err := part.plan(part.table)
 		if err != nil {
 			return err
 		}
@@ -180,25 +202,28 @@ func dryRun(_ context.Context, c config, out io.Writer) error {
 	return err
 }
 
-// once programs the kernel and returns. What is wrong with single services is logged and the others are in force.
+// once programs the kernel and returns. What is wrong with single services is told and the others are in force.
 func once(ctx context.Context, c config, stderr io.Writer) error {
 	l, err := control.Listen(c.socket)
 	if err != nil {
 		return err
 	}
 	defer l.Close() //nolint:errcheck // nothing was served
-	want, d, err := load(c)
+	want, w, err := load(c)
 	if err != nil {
 		return err
 	}
-	for _, key := range sortedKeys(want.user) {
-		want.problems = append(want.problems, fmt.Errorf("service %s: userspace mode needs portald to stay", want.user.Portals[key].Service))
+	for _, key := range portals.Sorted(want.User) {
+		want.Problems = append(want.Problems, fmt.Errorf("%s of %s: userspace mode needs portald to stay", key, want.User.Portals[key].Service))
 	}
-	for _, p := range want.problems {
-		logger(c, stderr).Error("problem", "error", p)
+	for _, p := range want.Problems {
+		fmt.Fprintln(stderr, "portald: problem:", p) //nolint:errcheck // there is nobody else to tell
 	}
-	want.user.Portals = nil
-	return d.program(ctx, want)
+	want.User.Portals = nil
+	if err := ensureReachable(w.log, c.nets, w.keeper.Node()); err != nil {
+		return err
+	}
+	return w.keeper.Program(ctx, want)
 }
 
 // cleanup removes everything of both modes.
@@ -208,7 +233,14 @@ func cleanup(ctx context.Context, c config) error {
 		return err
 	}
 	defer l.Close() //nolint:errcheck // nothing was served
-	d := &daemon{c: c, log: slog.New(slog.DiscardHandler)}
-	d.wire(nil)
-	return errors.Join(d.kernel.Cleanup(ctx), d.user.Cleanup(ctx))
+	w := wire(c, slog.New(slog.DiscardHandler), node.Node{}, nil)
+	return errors.Join(w.kernel.Cleanup(ctx), w.user.Cleanup(ctx), link.RemoveRoutes(mark.RoutePortald))
+}
+
+func join[T fmt.Stringer](list []T) string {
+	words := make([]string, len(list))
+	for i, one := range list {
+		words[i] = one.String()
+	}
+	return strings.Join(words, ",")
 }

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/l3edge/l3edge/pkg/core/traffic"
 	"github.com/l3edge/l3edge/pkg/core/tuning"
 )
 
@@ -74,14 +75,14 @@ func (b *backend) usable() bool {
 }
 
 // state is for people and machines that ask.
-func (b *backend) state() string {
+func (b *backend) state() traffic.State {
 	switch {
 	case b.down.Load():
-		return "down"
+		return traffic.Down
 	case !b.usable():
-		return "resting"
+		return traffic.Resting
 	}
-	return "up"
+	return traffic.Up
 }
 
 // choose asks the picker for an endpoint that works and has not been tried; if there is none, for a sick one that has

@@ -5,7 +5,6 @@ package proxy
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"net"
@@ -23,11 +22,11 @@ import (
 // while there are endpoints; otherwise it is held on loopback, so that the port stays ours and clients of the portal are
 // refused by the kernel, as they should be.
 type front struct {
-	p       *Proxy
-	key     portal.Key
-	target  atomic.Pointer[target]
-	count   counters
-	failing atomic.Bool // the last connection found no endpoint
+	p      *Proxy
+	key    portal.Key
+	target atomic.Pointer[target]
+	count  counters
+	failed atomic.Int64 // when a connection last found no endpoint, in Unix nanoseconds; 0: all is calm
 
 	// Guarded by Proxy.mu.
 	port    uint16
@@ -123,7 +122,7 @@ func (f *front) close() {
 // The caller counts the backend as less active when it is done.
 func (f *front) connect(t *target, client netip.Addr) (*net.TCPConn, *backend, error) {
 	var tried []*backend
-	var errs []error
+	err, waited := errNoEndpoints, false
 	for attempt, timeout := range t.tuning.Dial {
 		if timeout == 0 || f.p.ctx.Err() != nil {
 			break
@@ -134,24 +133,33 @@ func (f *front) connect(t *target, client netip.Addr) (*net.TCPConn, *backend, e
 		}
 		b := t.choose(client, tried)
 		if b == nil {
-			errs = append(errs, errNoEndpoints)
 			break
 		}
 		b.active.Add(1)
-		conn, err := dial(f.p.ctx, b.addr, timeout)
-		if err == nil {
+		var conn *net.TCPConn
+		if conn, err = dial(f.p.ctx, b.addr, timeout); err == nil {
 			b.worked()
 			return conn, b, nil
 		}
 		b.active.Add(-1)
-		if !ours(err) && b.refused(t.tuning) {
+		if ours(err) {
+			if waited {
+				break // to wait longer would only keep what others want
+			}
+			waited = true
+			sleep(f.p.ctx, timeout)
+			continue
+		}
+		if b.refused(t.tuning) {
 			f.count.ejected.Add(1)
 			f.p.o.Log.Warn("endpoint rests", "service", t.portal.Service.String(), "endpoint", b.addr.String(), "error", err)
 		}
-		tried, errs = append(tried, b), append(errs, err)
+		tried = append(tried, b)
 	}
-	return nil, nil, fmt.Errorf("no endpoint took the connection in %d attempts: %w", len(tried), errors.Join(errs...))
+	return nil, nil, err
 }
+
+var errNoEndpoints = errors.New("no endpoints")
 
 // ours reports whether a connect failed for want of something on this node, which no endpoint can be blamed for.
 func ours(err error) bool {
@@ -162,8 +170,6 @@ func ours(err error) bool {
 	}
 	return errors.Is(err, context.Canceled)
 }
-
-var errNoEndpoints = errors.New("no endpoints")
 
 func loopback(like netip.Addr) netip.Addr {
 	if like.Is6() {

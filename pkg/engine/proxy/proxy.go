@@ -25,6 +25,7 @@ import (
 
 	"github.com/l3edge/l3edge/pkg/core/portal"
 	"github.com/l3edge/l3edge/pkg/core/service"
+	"github.com/l3edge/l3edge/pkg/core/traffic"
 	"github.com/l3edge/l3edge/pkg/core/tuning"
 )
 
@@ -182,10 +183,10 @@ func (p *Proxy) Run(ctx context.Context) error {
 }
 
 // Stats returns what each portal has done since it was opened.
-func (p *Proxy) Stats() map[portal.Key]Stats {
+func (p *Proxy) Stats() map[portal.Key]traffic.Stats {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	out := make(map[portal.Key]Stats, len(p.fronts))
+	out := make(map[portal.Key]traffic.Stats, len(p.fronts))
 	for key, f := range p.fronts {
 		out[key] = f.stats()
 	}

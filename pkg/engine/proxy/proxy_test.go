@@ -19,6 +19,7 @@ import (
 
 	"github.com/l3edge/l3edge/pkg/core/portal"
 	"github.com/l3edge/l3edge/pkg/core/service"
+	"github.com/l3edge/l3edge/pkg/core/traffic"
 	"github.com/l3edge/l3edge/pkg/core/tuning"
 	"github.com/l3edge/l3edge/pkg/edge/netns/nstest"
 )
@@ -63,7 +64,7 @@ func start(t *testing.T, o Options) (p *Proxy, stop func()) {
 	return p, stop
 }
 
-func total(p *Proxy) (sum Stats) {
+func total(p *Proxy) (sum traffic.Stats) {
 	for _, s := range p.Stats() {
 		sum.Accepted, sum.Active, sum.Failed = sum.Accepted+s.Accepted, sum.Active+s.Active, sum.Failed+s.Failed
 		sum.Retries, sum.BytesIn, sum.BytesOut = sum.Retries+s.Retries, sum.BytesIn+s.BytesIn, sum.BytesOut+s.BytesOut

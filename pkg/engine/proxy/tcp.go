@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"sync/atomic"
@@ -17,6 +18,7 @@ import (
 // own goroutine from the start.
 func (f *front) serveTCP(l *net.TCPListener) {
 	var pause time.Duration
+	var said time.Time
 	for {
 		client, err := l.AcceptTCP()
 		switch {
@@ -26,9 +28,10 @@ func (f *front) serveTCP(l *net.TCPListener) {
 		case errors.Is(err, net.ErrClosed), errors.Is(err, syscall.EINVAL): // closed, or not listening any more
 			return
 		default: // out of file descriptors, mostly: wait for some to come free
-			if pause == 0 {
+			if time.Since(said) > calm {
 				f.p.o.Log.Error("cannot accept", "portal", f.key.String(), "error", err)
 			}
+			said = time.Now()
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
 			sleep(f.p.ctx, pause)
 		}
@@ -42,12 +45,13 @@ func (f *front) carry(client *net.TCPConn) {
 	here, all := f.count.active.Add(1), f.p.open.Add(1)
 	defer f.count.active.Add(-1)
 	defer f.p.open.Add(-1)
+	from := client.RemoteAddr().(*net.TCPAddr).AddrPort()
 	if over(here, t.tuning.MaxConns) || over(all, f.p.o.MaxConns) {
 		f.count.limited.Add(1)
+		f.note(errLimit, from)
 		reset(client)
 		return
 	}
-	from := client.RemoteAddr().(*net.TCPAddr).AddrPort()
 	if !t.admits(from.Addr()) {
 		f.count.limited.Add(1)
 		reset(client)
@@ -82,17 +86,25 @@ func (f *front) carry(client *net.TCPConn) {
 
 func over(n int64, limit int) bool { return limit > 0 && n > int64(limit) }
 
-// note logs the first failure after a success and the first success after a failure: in between, counters tell.
+var errLimit = errors.New("too many connections")
+
+// calm is how long nothing must have failed before a failure is news again.
+const calm = 5 * time.Second
+
+// note logs the first failure, and the first success after calm: in between, counters tell.
 func (f *front) note(err error, client netip.AddrPort) {
-	if f.failing.Load() == (err != nil) || !f.failing.CompareAndSwap(err == nil, err != nil) {
-		return
+	log := func() *slog.Logger {
+		return f.p.o.Log.With("portal", f.key.String(), "service", f.target.Load().portal.Service.String())
 	}
-	log := f.p.o.Log.With("portal", f.key.String(), "service", f.target.Load().portal.Service.String())
 	if err != nil {
-		log.Warn("cannot connect", "client", client.String(), "error", err)
+		if f.failed.Swap(time.Now().UnixNano()) == 0 {
+			log().Warn("cannot connect", "client", client.String(), "error", err)
+		}
 		return
 	}
-	log.Info("can connect again")
+	if last := f.failed.Load(); last != 0 && time.Since(time.Unix(0, last)) > calm && f.failed.CompareAndSwap(last, 0) {
+		log().Info("can connect again")
+	}
 }
 
 // pipe copies src to dst until src ends (then dst's peer is told so, and the other direction goes on) or either breaks

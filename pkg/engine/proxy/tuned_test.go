@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/l3edge/l3edge/pkg/core/portal"
+	"github.com/l3edge/l3edge/pkg/core/traffic"
 	"github.com/l3edge/l3edge/pkg/core/tuning"
 )
 
@@ -107,7 +108,7 @@ func TestADeadEndpointIsLeftAlone(t *testing.T) {
 	}
 }
 
-func stateOf(s Stats, addr netip.AddrPort) string {
+func stateOf(s traffic.Stats, addr netip.AddrPort) traffic.State {
 	for _, e := range s.Endpoints {
 		if e.Addr == addr {
 			return e.State
@@ -171,7 +172,7 @@ func TestChecks(t *testing.T) {
 				s.CheckFailures, s.CheckPasses = 2, 2
 			}
 			at := applyTuned(t, p, tab, settings)
-			state := func() string { return stateOf(p.Stats()[web], netip.MustParseAddrPort(addr)) }
+			state := func() traffic.State { return stateOf(p.Stats()[web], netip.MustParseAddrPort(addr)) }
 			if kind == tuning.TCPCheck {
 				stop()
 			}
@@ -235,6 +236,8 @@ func TestALogLinePerChangeNotPerConnection(t *testing.T) {
 	}
 	eventually(t, "five failures", func() bool { return total(p).Failed == 5 })
 	apply(t, p, table(web, says(t, "a")))
+	ask(t, at)
+	p.fronts[web].failed.Store(time.Now().Add(-calm).UnixNano()) // the failures were long ago
 	ask(t, at)
 	ask(t, at)
 	stop()

@@ -17,8 +17,8 @@ import (
 	"github.com/l3edge/l3edge/pkg/edge/netns/nstest"
 )
 
-// manager plays systemd's part: it takes messages and sockets on $NOTIFY_SOCKET.
-type manager struct {
+// systemd plays the service manager: it takes messages and sockets on $NOTIFY_SOCKET.
+type systemd struct {
 	t    *testing.T
 	path string
 	conn *net.UnixConn
@@ -26,8 +26,8 @@ type manager struct {
 	kept map[string]*os.File // owned by the goroutine until said tells of it
 }
 
-func newManager(t *testing.T) *manager {
-	m := &manager{t: t, path: filepath.Join(t.TempDir(), "notify"), said: make(chan string, 100), kept: map[string]*os.File{}}
+func newSystemd(t *testing.T) *systemd {
+	m := &systemd{t: t, path: filepath.Join(t.TempDir(), "notify"), said: make(chan string, 100), kept: map[string]*os.File{}}
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: m.path, Net: "unixgram"})
 	if err != nil {
 		t.Fatal(err)
@@ -52,7 +52,7 @@ func newManager(t *testing.T) *manager {
 	return m
 }
 
-func (m *manager) hears(want string) {
+func (m *systemd) hears(want string) {
 	m.t.Helper()
 	for timeout := time.After(10 * time.Second); ; {
 		select {
@@ -71,7 +71,7 @@ func TestCrashRefusesNobody(t *testing.T) {
 	w := newWorld(t)
 	w.write("web.yaml", webfrontend("10.10.20.4"))
 	w.pod(w.other, "far", "10.10.20.4:8080")
-	m := newManager(t)
+	m := newSystemd(t)
 	t.Setenv("NOTIFY_SOCKET", m.path)
 	first := w.start("--mode=userspace")
 	m.hears("FDSTORE=1")

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/l3edge/l3edge/pkg/core/node"
+	"github.com/l3edge/l3edge/pkg/core/portal"
+	"github.com/l3edge/l3edge/pkg/core/service"
+	"github.com/l3edge/l3edge/pkg/core/traffic"
+	"github.com/l3edge/l3edge/pkg/core/tuning"
+	"github.com/l3edge/l3edge/pkg/edge/ipt"
+	"github.com/l3edge/l3edge/pkg/engine/portals"
+	"github.com/l3edge/l3edge/pkg/engine/proxy"
+)
+
+// userspace is the article's data plane: iptables lead traffic to a proxy on this node.
+type userspace struct {
+	proxy *proxy.Proxy
+	file  portsFile
+	node  func() node.Node
+
+	families map[bool]*ipt.Family // by Is4
+
+	// As last applied.
+	table portal.Table
+	ports map[portal.Key]uint16
+	known bool // the kernel holds the rules for these
+}
+
+func (u *userspace) Apply(ctx context.Context, t portal.Table, tune map[service.Name]tuning.Settings) error {
+	ports, proxyErr := u.proxy.Apply(t, tune)
+	if err := u.file.save(ports); err != nil {
+		return errors.Join(proxyErr, err)
+	}
+	if len(u.families) == 0 && !anyIPv6(t) { // the first time: an earlier portald may have had IPv6 portals
+		if err := cleanFamily(netip.IPv6Unspecified()); err != nil {
+			return errors.Join(proxyErr, err)
+		}
+	}
+	if !u.known || !maps.Equal(ports, u.ports) || !sameServices(t, u.table) {
+		err := u.eachFamily(t, ports, func(f *ipt.Family, rules ipt.Rules) error {
+			_, err := f.Apply(ctx, rules)
+			return err
+		})
+		u.known = err == nil
+		if err != nil {
+			return errors.Join(proxyErr, err)
+		}
+	}
+	u.table, u.ports = t, ports
+	return proxyErr
+}
+
+// sameServices reports that both tables have the same rules, given the same ports: they differ in endpoints at most.
+func sameServices(a, b portal.Table) bool {
+	if len(a.Portals) != len(b.Portals) {
+		return false
+	}
+	for key, p := range a.Portals {
+		if q, ok := b.Portals[key]; !ok || p.Service != q.Service {
+			return false
+		}
+	}
+	return true
+}
+
+func (u *userspace) Forget() error {
+	u.known = false
+	return nil
+}
+
+// Ports and Stats make userspace a portals.Proxy.
+func (u *userspace) Ports() map[portal.Key]uint16 { return u.ports }
+
+// Stats is of the proxy alone.
+func (u *userspace) Stats() map[portal.Key]traffic.Stats { return u.proxy.Stats() }
+
+// Plan says what Apply would change in the kernel; empty: nothing.
+func (u *userspace) Plan(t portal.Table) (string, error) {
+	ports, err := u.file.load()
+	if err != nil {
+		return "", err
+	}
+	var text strings.Builder
+	for _, key := range portals.Sorted(t) {
+		if ports[key] == 0 {
+			fmt.Fprintf(&text, "# %s gets a new proxy port, and rules for it\n", key)
+		}
+	}
+	err = u.eachFamily(t, ports, func(f *ipt.Family, rules ipt.Rules) error {
+		plan, err := f.Plan(rules)
+		text.WriteString(plan)
+		return err
+	})
+	return text.String(), err
+}
+
+// Cleanup takes back the rules, the proxy's sockets and the ports.
+func (u *userspace) Cleanup(context.Context) error {
+	clear(u.families)
+	u.table, u.ports, u.known, u.file.saved = portal.Table{}, nil, false, nil
+	_, err := u.proxy.Apply(portal.Table{}, nil)
+	errs := []error{err}
+	for _, addr := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+		errs = append(errs, cleanFamily(addr))
+	}
+	if err := os.Remove(u.file.path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// cleanFamily removes our rules of the family of addr. Where the programs are missing there are no rules either.
+func cleanFamily(addr netip.Addr) error {
+	f, err := ipt.Open(addr)
+	if errors.Is(err, ipt.ErrMissing) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	return f.Cleanup()
+}
+
+// eachFamily renders the rules of each family and calls do with them: IPv4 always, IPv6 when there are such portals or
+// have been.
+func (u *userspace) eachFamily(t portal.Table, ports map[portal.Key]uint16, do func(*ipt.Family, ipt.Rules) error) error {
+	var errs []error
+	for _, v4 := range []bool{true, false} {
+		f, used := u.families[v4]
+		if !v4 && !used && !anyIPv6(t) {
+			continue
+		}
+		addr, ok, err := hostAddr(v4, u.node())
+		if err != nil {
+			return err
+		}
+		if !ok {
+			errs = append(errs, fmt.Errorf("apply rules: the node has no IPv%d address", map[bool]int{true: 4, false: 6}[v4]))
+			continue
+		}
+		if f == nil {
+			opened, err := ipt.Open(addr)
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			f, u.families[v4] = opened, opened
+		}
+		errs = append(errs, do(f, ipt.Render(t, ports, addr)))
+	}
+	return errors.Join(errs...)
+}
+
+func anyIPv6(t portal.Table) bool {
+	for key := range t.Portals {
+		if key.Addr.Is6() {
+			return true
+		}
+	}
+	return false
+}

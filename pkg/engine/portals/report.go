@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package portals
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/l3edge/l3edge/pkg/core/portal"
+	"github.com/l3edge/l3edge/pkg/core/service"
+	"github.com/l3edge/l3edge/pkg/core/traffic"
+	"github.com/l3edge/l3edge/pkg/core/version"
+)
+
+// Report is what is in force. Its JSON is portald's answer to GET /status, which others read: fields are only added.
+type Report struct {
+	Version   string         `json:"version"`
+	Mode      Mode           `json:"mode"`
+	Synced    bool           `json:"synced"`             // what the sources say is in force, or is about to be within a second
+	LastSync  time.Time      `json:"lastSync,omitzero"`  // the last time that it was
+	LastError string         `json:"lastError,omitzero"` // why it is not
+	Nets      []netip.Prefix `json:"portalNets"`
+	Services  int            `json:"services"`
+	Endpoints int            `json:"endpoints"`
+	Portals   []Portal       `json:"portals"`
+	Problems  []string       `json:"problems"` // what the sources say that cannot be in force, and why
+}
+
+// Portal is one portal as it was last programmed.
+type Portal struct {
+	VIP       netip.Addr       `json:"vip"`
+	Protocol  string           `json:"protocol"`
+	Port      uint16           `json:"port"`
+	Service   string           `json:"service"`            // namespace/name
+	PortName  string           `json:"portName,omitempty"` // of the service's port
+	Endpoints []netip.AddrPort `json:"endpoints"`
+	Mode      Mode             `json:"mode"`                // who answers
+	ProxyPort uint16           `json:"proxyPort,omitempty"` // userspace mode
+	Traffic   *traffic.Stats   `json:"traffic,omitempty"`   // userspace mode
+}
+
+// Key is the portal as the log names it: "TCP 10.100.87.105:80".
+func (p Portal) Key() string {
+	return p.Protocol + " " + netip.AddrPortFrom(p.VIP, p.Port).String()
+}
+
+// Name is the service port as Kubernetes names it.
+func (p Portal) Name() string {
+	if p.PortName == "" {
+		return p.Service
+	}
+	return p.Service + ":" + p.PortName
+}
+
+const (
+	moment = time.Second      // a change that is being programmed for less than this is no reason to worry anybody
+	lag    = 10 * time.Second // one that is not programmed for more than this is
+)
+
+// Report tells what is in force now.
+func (k *Keeper) Report() Report {
+	stats := k.o.Proxy.Stats()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	r := Report{
+		Version: version.Version, Mode: k.o.Mode, LastSync: k.lastSync, LastError: k.lastError, Nets: k.o.Nets,
+		Synced:   !k.lastSync.IsZero() && (k.behind.IsZero() || k.lastError == "" && time.Since(k.behind) < moment),
+		Services: k.applied.Services, Portals: []Portal{}, Problems: append([]string{}, slices.Sorted(maps.Keys(k.problems))...),
+	}
+	for _, key := range Sorted(k.applied.Table) {
+		p := k.applied.Table.Portals[key]
+		one := Portal{
+			VIP: key.Addr, Protocol: key.Protocol.String(), Port: key.Port, Service: p.Service.Name.String(), PortName: p.Service.Port,
+			Endpoints: append([]netip.AddrPort{}, p.Endpoints...), Mode: NFTables,
+		}
+		if _, ok := k.applied.User.Portals[key]; ok {
+			one.Mode, one.ProxyPort = Userspace, k.ports[key]
+			if s, ok := stats[key]; ok {
+				one.Traffic = &s
+			}
+		}
+		r.Endpoints += len(p.Endpoints)
+		r.Portals = append(r.Portals, one)
+	}
+	return r
+}
+
+// Healthy tells why the node should not be trusted to answer portals now.
+func (k *Keeper) Healthy() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	switch {
+	case k.lastSync.IsZero():
+		return errors.New("not synced yet: " + cmp.Or(k.lastError, "waiting for the first manifests"))
+	case !k.behind.IsZero() && time.Since(k.behind) > lag:
+		return fmt.Errorf("behind since %s: %s", k.behind.Format(time.RFC3339), cmp.Or(k.lastError, "a change is not programmed yet"))
+	}
+	return nil
+}
+
+// Sorted lists the portals of t by service.
+func Sorted(t portal.Table) []portal.Key { return sorted(slices.Collect(maps.Keys(t.Portals)), t) }
+
+func sorted(keys []portal.Key, t portal.Table) []portal.Key {
+	slices.SortFunc(keys, func(a, b portal.Key) int {
+		return cmp.Or(compareNames(t.Portals[a].Service, t.Portals[b].Service), a.Compare(b))
+	})
+	return keys
+}
+
+func compareNames(a, b service.PortName) int {
+	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name.Name, b.Name.Name), cmp.Compare(a.Port, b.Port))
+}

@@ -254,6 +254,9 @@ func (s *Speaker) peerEvent(ev *apiutil.WatchEventMessage_PeerEvent, _ time.Time
 	if changed && (state == Established || state == Idle) {
 		s.onSession(x)
 	}
+	if changed && state == Established {
+		s.resend(addr)
+	}
 	if x.Dynamic && ev.Peer.State.AdminState == api.PeerState_ADMIN_STATE_PFX_CT { // gobgp would keep what was too much
 		_ = s.srv.DeletePeer(context.Background(), &api.DeletePeerRequest{Address: addr.String()}) // it may have gone
 	}

@@ -53,11 +53,14 @@ func build() (string, error) {
 	return filepath.Join(root, "bin"), nil
 }
 
+// Bin is where our programs lie.
+func Bin() string { return os.Getenv(binVar) }
+
 // Up is a lab for this test and its subtests. A machine that cannot hold it (no FRR for an ordinary user) skips the test
 // and says why; a failed test prints the whole lab. Only one lab can be up at a time: Up ends the one before.
 func Up(t *testing.T, mls lab.Kind) *lab.Lab {
 	t.Helper()
-	l, err := lab.Up(lab.Config{Bin: os.Getenv(binVar), MLS: mls})
+	l, err := lab.Up(lab.Config{Bin: Bin(), MLS: mls})
 	if errors.Is(err, lab.ErrNoUser) {
 		t.Skip(err)
 	}

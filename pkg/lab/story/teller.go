@@ -46,9 +46,9 @@ func Tell(l *lab.Lab, o Options) (err error) {
 		{"The lab", (*teller).theLab},
 		{"BGP in place of static routes", (*teller).theRoutes},
 		{"A pod", (*teller).thePod},
-		//{"Ports of the node", (*teller).theHostPorts},
+		{"Ports of the node", (*teller).theHostPorts},
 		{"A service, as in 2015", (*teller).theProxy},
-		//{"The same service, in the kernel", (*teller).theKernel},
+		{"The same service, in the kernel", (*teller).theKernel},
 		{"A routed stops, a node goes", (*teller).theFailures},
 	} {
 		t.printf("\n%s\n", t.bold(fmt.Sprintf("%d. %s", i+1, c.title)))

@@ -68,6 +68,31 @@ func TestPageNamesEveryAnnotation(t *testing.T) {
 	}
 }
 
+// TestUnit: what conf/systemd/portald.service starts is a command line that portald takes, and the directives that it
+// relies on are there.
+func TestUnit(t *testing.T) {
+	unit, err := os.ReadFile("../../conf/systemd/portald.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(unit)) {
+		command, ok := strings.CutPrefix(strings.TrimSpace(line), "ExecStart=/usr/local/bin/portald ")
+		if !ok {
+			continue
+		}
+		if _, err := parse(strings.Fields(command), os.Stderr); err != nil {
+			t.Errorf("%s: %v", command, err)
+		}
+		for _, need := range []string{"Type=notify\n", "FileDescriptorStoreMax=", "RuntimeDirectoryPreserve=yes\n"} {
+			if !strings.Contains(string(unit), "\n"+need) {
+				t.Errorf("the unit lacks %s", need)
+			}
+		}
+		return
+	}
+	t.Error("the unit starts nothing")
+}
+
 func TestSampleManifests(t *testing.T) {
 	s, err := file.Load("../../conf/services")
 	if err != nil {

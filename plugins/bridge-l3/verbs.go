@@ -66,6 +66,7 @@ type job struct {
 	addrs  []attach.Addr
 	bridge rtnl.Link
 	want   attach.Attachment
+	pod    *rtnl.Conn
 	eth0   int // index in the pod
 }
 
@@ -79,12 +80,21 @@ func (j *job) steps() []once.Step {
 		{Name: "make link", Do: j.makeLink, Undo: j.removeLink},
 		{Name: "configure pod", Do: j.configurePod},
 		{Name: "bind port", Do: j.bind, Undo: j.unbind},
-		{Name: "start port", Do: func() error { return j.host.StartPort(j.want.Port) }},
+		{Name: "start port", Do: j.startPort},
 	}
 	if j.ask.mac != nil { // not made of the address, so neighbours may know the address with another one
 		steps = append(steps, once.Step{Name: "announce addresses", Do: j.announce})
 	}
 	return steps
+}
+
+// startPort lets the pod speak and be heard. A pod that is to stay down gives its port no carrier to wait for.
+func (j *job) startPort() error {
+	err := j.host.StartPort(j.want.Port)
+	if err != nil || j.want.Pod.Down {
+		return err
+	}
+	return errors.Join(j.host.Await(j.want.Port.Name), j.pod.Await(j.want.Pod.Name))
 }
 
 func (j *job) announce() error {
@@ -185,7 +195,7 @@ func (j *job) configurePod() error {
 		if err != nil {
 			return err
 		}
-		defer pod.Close()
+		j.pod = pod // for startPort; the process ends
 		eth0, err := pod.Link(j.want.Pod.Name)
 		if err != nil {
 			return err

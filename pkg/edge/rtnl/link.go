@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -16,6 +17,7 @@ import (
 const (
 	vethInfoPeer = 1
 	skipStats    = 1 << 3 // RTEXT_FILTER_SKIP_STATS
+	operUp       = 6      // IF_OPER_UP (RFC 2863 section 3.1.14)
 )
 
 // ErrNoLink says that the named link does not exist.
@@ -30,6 +32,7 @@ type Link struct {
 	MAC           attach.MAC
 	MTU           int
 	Up, Promisc   bool
+	Running       bool // its carrier is there, and the kernel has acted on that
 	Hairpin       bool // as port of a bridge
 	Isolated      bool
 }
@@ -95,6 +98,8 @@ func parseLink(b []byte) Link {
 			l.Master = int(uint32Of(v))
 		case unix.IFLA_LINK:
 			l.Peer = int(uint32Of(v))
+		case unix.IFLA_OPERSTATE:
+			l.Running = len(v) == 1 && v[0] == operUp
 		case unix.IFLA_LINKINFO:
 			l.parseInfo(v)
 		}
@@ -205,6 +210,24 @@ func (c *Conn) StartPort(p attach.Port) error {
 		return fmt.Errorf("start port %s: %w", p.Name, err)
 	}
 	return nil
+}
+
+// carrierWait is how long Await waits.
+const carrierWait = 2 * time.Second
+
+// Await returns when a link that is up passes frames. The kernel acts on a carrier that has come up in its own time: until
+// then a bridge does not forward from the port, and the pod's end drops what is sent. It acts at once when asked about the
+// link (since 6.8: linkwatch_sync_dev), so one question is enough, as a rule.
+func (c *Conn) Await(name string) error {
+	for deadline := time.Now().Add(carrierWait); ; time.Sleep(time.Millisecond) {
+		l, err := c.Link(name)
+		if err != nil || l.Running {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("interface %s: no carrier after %s", name, carrierWait)
+		}
+	}
 }
 
 // Join makes the link a port of the bridge.

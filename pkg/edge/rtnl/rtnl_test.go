@@ -66,6 +66,8 @@ func attachPod(t testing.TB, host, pod *rtnl.Conn, ns *netns.Handle, a attach.At
 	}
 	must(pod.Up(eth0.Index, false))
 	must(host.StartPort(a.Port))
+	must(host.Await(a.Port.Name))
+	must(pod.Await(a.Pod.Name))
 	for _, r := range a.Pod.Routes {
 		must(pod.AddRoute(eth0.Index, r))
 	}
@@ -89,7 +91,7 @@ func TestAPodsLinkIsMadeAsAskedAndWorks(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantPort := rtnl.Link{Index: port.Index, Master: bridge.Index, Peer: eth0.Index, Name: a.Port.Name, Alias: "l3edge net one eth0", Kind: "veth",
-		MAC: a.Port.MAC, MTU: 1400, Up: true, Hairpin: true, Isolated: true}
+		MAC: a.Port.MAC, MTU: 1400, Up: true, Running: true, Hairpin: true, Isolated: true}
 	if diff := cmp.Diff(wantPort, port); diff != "" {
 		t.Errorf("port (-want +got):\n%s", diff)
 	}

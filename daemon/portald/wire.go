@@ -32,6 +32,7 @@ type wiring struct {
 	c      config
 	log    *slog.Logger
 	keeper *portals.Keeper
+	beacon *portals.Beacon
 	kernel *nftables
 	user   *userspace
 }
@@ -60,6 +61,8 @@ func wire(c config, log *slog.Logger, n node.Node, m *manager) *wiring {
 		}
 		return ensureReachable(log, c.nets, n)
 	}
+	w.beacon = portals.NewBeacon(func() error { return w.keeper.Healthy() })
+	o.HealthPorts = w.beacon.Apply
 	w.keeper = portals.New(o)
 	w.user.node = w.keeper.Node
 	return w
@@ -120,6 +123,7 @@ func (w *wiring) tasks(l net.Listener) []task.Task {
 	}
 	return []task.Task{
 		{Name: "proxy", Run: w.user.proxy.Run},
+		{Name: "health ports", Run: w.beacon.Run},
 		{Name: "sync", Run: sync.Run},
 		{Name: "manifests", Run: watch},
 		{Name: "node file", Run: func(ctx context.Context) error { return w.watchNode(ctx, sync.Trigger) }},

@@ -40,7 +40,7 @@ type Proxy interface {
 	Stats() map[portal.Key]traffic.Stats
 }
 
-// Options wire a Keeper. All but Prepare and Settled are needed.
+// Options wire a Keeper. All but the functions are needed.
 type Options struct {
 	Mode   Mode           // of services that do not say
 	Nets   []netip.Prefix // portal nets
@@ -51,6 +51,8 @@ type Options struct {
 
 	// Prepare makes the host fit for portals, or tells why nothing may be programmed on it. It runs before each Sync.
 	Prepare func(node.Node) error
+	// HealthPorts opens the health check ports of services and reports those that cannot be; nil: they stay closed.
+	HealthPorts func(map[uint16]HealthPort) []error
 	// Settled is called once, when everything is in force for the first time.
 	Settled func() error
 }
@@ -134,6 +136,9 @@ func (k *Keeper) Sync(ctx context.Context) error {
 		k.memo, k.memoNode = portal.NewMemo(portal.Options{Node: n, Nets: k.o.Nets}), n
 	}
 	want := Decide(*snapshot, k.memo.Compute(*snapshot), k.o.Mode)
+	if k.o.HealthPorts != nil {
+		want.Problems = append(want.Problems, k.o.HealthPorts(healthPorts(*snapshot, n.Name))...)
+	}
 	k.complain(append(flatten(source), want.Problems...))
 	err := k.sync(ctx, want, n, news)
 	k.syncTime.observe(time.Since(began))

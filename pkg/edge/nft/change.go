@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nft
+
+import (
+	"cmp"
+	"slices"
+)
+
+// change is one element that comes, goes or gets another value.
+type change struct {
+	elemKey
+	old, new string
+	had, has bool
+}
+
+// phases orders changes so that a packet between any two of them finds what it was promised: endpoints before the chain
+// that draws one of them, chains up before and down after. All of it is one transaction unless it is too large for one.
+func phases(cs []change) [3][]change {
+	var out [3][]change
+	for _, c := range cs {
+		switch c.set {
+		case setSvc, setOut, setNone, setNoneOut:
+			out[1] = append(out[1], c)
+		default:
+			if c.has {
+				out[0] = append(out[0], c)
+			} else {
+				out[2] = append(out[2], c)
+			}
+		}
+	}
+	for _, p := range out {
+		slices.SortFunc(p, func(a, b change) int {
+			return cmp.Or(cmp.Compare(a.set, b.set), cmp.Compare(a.key, b.key), cmp.Compare(a.mark, b.mark), cmp.Compare(a.end, b.end))
+		})
+	}
+	return out
+}
+
+// Elements in one message: its list is an attribute, whose length is 16 bits.
+const perMessage = 400
+
+// elemSize bounds the bytes of one element in a message, both directions of a replacement together.
+const elemSize = 2 * 112
+
+// write appends the changes to b in order; flush is called when b is full and must empty it.
+func (t *table) write(b *batch, limit int, cs []change, flush func() error) error {
+	for _, phase := range phases(cs) {
+		for len(phase) > 0 {
+			room := (limit - len(b.e.b)) / elemSize
+			if room < 1 && b.n > 0 {
+				if err := flush(); err != nil {
+					return err
+				}
+				continue
+			}
+			n := min(len(phase), max(room, 1))
+			t.elements(b, phase[:n])
+			phase = phase[n:]
+		}
+	}
+	return nil
+}
+
+// elements removes what had a value, then adds what has one: the kernel refuses to add a key with another value.
+func (t *table) elements(b *batch, cs []change) {
+	t.list(b, msgDelSetElem, 0, cs, func(c change) (string, bool) { return c.old, c.had })
+	t.list(b, msgNewSetElem, flagCreate, cs, func(c change) (string, bool) { return c.new, c.has })
+}
+
+// list writes the messages of one direction, one or more for each set.
+func (t *table) list(b *batch, typ, flags uint16, cs []change, pick func(change) (string, bool)) {
+	sets := t.f.sets()
+	for i := 0; i < len(cs); {
+		id, n := cs[i].set, 0
+		var es []change
+		for ; i < len(cs) && cs[i].set == id && n < perMessage; i++ {
+			if _, ok := pick(cs[i]); ok {
+				es = append(es, cs[i])
+				n++
+			}
+		}
+		if len(es) == 0 {
+			continue
+		}
+		b.msg(typ, flags, t.f.nf, func(e *enc) {
+			e.str(attrElemsTable, t.name)
+			e.str(attrElemsSet, sets[id].name)
+			end := e.nest(attrElemsList)
+			for _, c := range es {
+				v, _ := pick(c)
+				putElement(e, sets[id], c.elemKey, v)
+			}
+			end()
+		})
+	}
+}
+
+func putElement(e *enc, s set, k elemKey, v string) {
+	item := e.nest(attrList)
+	value := func(typ uint16, v string) {
+		end := e.nest(typ)
+		e.bytes(attrDataValue, []byte(v))
+		end()
+	}
+	value(attrElemKey, k.key)
+	if k.end != "" {
+		value(attrElemKeyEnd, k.end)
+	}
+	if k.mark != 0 {
+		e.u32(attrElemFlags, uint32(k.mark))
+	}
+	switch {
+	case s.verdicts:
+		end := e.nest(attrElemData)
+		switch v {
+		case toDrop:
+			putVerdict(e, verdictDrop, "")
+		case toAccept:
+			putVerdict(e, verdictAccept, "")
+		default:
+			putVerdict(e, verdictGoto, v)
+		}
+		end()
+	case s.data != nil:
+		value(attrElemData, v)
+	}
+	item()
+}

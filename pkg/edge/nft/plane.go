@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nft
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/l3edge/l3edge/pkg/core/mark"
+	"github.com/l3edge/l3edge/pkg/core/portal"
+)
+
+// DataPlane keeps the tables "l3edge" of one network namespace as a portal.Table says. It is not for concurrent use.
+type DataPlane struct {
+	c      *conn
+	tables []*table
+}
+
+// New returns a data plane for the namespace of the calling thread. It changes nothing yet.
+func New() (*DataPlane, error) {
+	c, err := open()
+	if err != nil {
+		return nil, err
+	}
+	return &DataPlane{c: c, tables: []*table{{name: mark.TableServices, f: ip4}, {name: mark.TableServices, f: ip6}}}, nil
+}
+
+// Close lets go of the socket. What is programmed stays.
+func (d *DataPlane) Close() error { return d.c.close() }
+
+// Apply makes the kernel answer as t says, in one transaction (in an order that keeps every service whole if it is too
+// large for one). The first Apply reads what the kernel has and changes only what is not right. After an error the next
+// Apply reads again, whatever state the kernel was left in.
+func (d *DataPlane) Apply(ctx context.Context, t portal.Table) error {
+	var errs []error
+	for _, tab := range d.tables {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		err := d.apply(tab, t)
+		if err != nil && tab.known { // somebody else changed our table, or an answer was lost: look and try again
+			tab.known = false
+			err = d.apply(tab, t)
+		}
+		if err != nil {
+			tab.known = false
+			errs = append(errs, fmt.Errorf("program table %s %s: %w", tab.f.name, tab.name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (d *DataPlane) apply(tab *table, next portal.Table) error {
+	var b batch
+	var cs []change
+	var refs map[elemKey]int
+	if tab.known && slices.Equal(tab.last.Here, next.Here) && slices.Equal(tab.last.Nets, next.Nets) && slices.Equal(tab.last.Pods, next.Pods) {
+		cs, refs = tab.step(&next), tab.refs
+	} else {
+		if !tab.known && tab.f == ip6 && !tab.used(&next) {
+			return nil
+		}
+		var want map[elemKey]string
+		want, refs = tab.wanted(&next)
+		have, err := d.read(tab, &b)
+		if err != nil {
+			return err
+		}
+		cs = compareElems(want, have)
+	}
+	for _, name := range tab.needed(cs) {
+		tab.putChain(&b, tab.f.class(name))
+		tab.classes[name] = true
+	}
+	flush := func() error {
+		err := d.c.commit(&b)
+		b = batch{}
+		return err
+	}
+	err := tab.write(&b, d.c.limit, cs, flush)
+	if err == nil {
+		err = flush()
+	}
+	if err != nil {
+		return err
+	}
+	tab.known, tab.last, tab.refs = true, next, refs
+	return nil
+}
+
+// used reports that the family has anything to do: a node without IPv6 services gets no IPv6 table.
+func (t *table) used(next *portal.Table) bool {
+	for _, p := range next.Nets {
+		if p.Addr().Is4() == (t.f == ip4) {
+			return true
+		}
+	}
+	for k := range next.Portals {
+		if t.mine(k) {
+			return true
+		}
+	}
+	return false
+}
+
+// Cleanup removes our tables and nothing else. It succeeds when they are not there.
+func (d *DataPlane) Cleanup(context.Context) error {
+	var errs []error
+	for _, tab := range d.tables {
+		tab.known = false
+		errs = append(errs, d.c.deleteTable(tab.f, tab.name))
+	}
+	return errors.Join(errs...)
+}
+
+func (c *conn) deleteTable(f *family, name string) error {
+	var b batch
+	b.msg(msgDelTable, 0, f.nf, func(e *enc) { e.str(attrTableName, name) })
+	if err := c.commit(&b); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("delete table %s %s: %w", f.name, name, err)
+	}
+	return nil
+}

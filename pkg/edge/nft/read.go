@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nft
+
+import (
+	"encoding/binary"
+	"slices"
+)
+
+// read looks at the table in the kernel, appends to b what is missing of its skeleton, and returns its elements.
+// A set or base chain of another shape, as another version would make it, means starting anew within the same
+// transaction; anything else is mended in place, so that no element that is right is touched.
+func (d *DataPlane) read(tab *table, b *batch) (map[elemKey]string, error) {
+	have, err := d.skeleton(tab)
+	if err != nil {
+		return nil, err
+	}
+	tab.classes = map[string]bool{}
+	if !have.fits(tab) {
+		if have.exists {
+			b.msg(msgDelTable, 0, tab.f.nf, func(e *enc) { e.str(attrTableName, tab.name) })
+		}
+		have = kernelTable{}
+	}
+	if !have.exists {
+		tab.putTable(b)
+	}
+	for id, s := range tab.f.sets() {
+		if _, ok := have.sets[s.name]; !ok {
+			tab.putSet(b, setID(id), s) //nolint:gosec // a dozen
+		}
+	}
+	chains := tab.f.chains()
+	for name := range have.chains {
+		if isClass(name) {
+			chains = append(chains, tab.f.class(name))
+			tab.classes[name] = true
+		}
+	}
+	for _, c := range chains {
+		if _, ok := have.chains[c.name]; !ok {
+			tab.putChainName(b, c)
+		}
+	}
+	for _, c := range chains {
+		if !slices.EqualFunc(c.rules, have.rules[c.name], func(r rule, m string) bool { return string(r.mark()) == m }) {
+			tab.putRules(b, c)
+		}
+	}
+	if !have.exists {
+		return map[elemKey]string{}, nil
+	}
+	return d.elements(tab, have)
+}
+
+// isClass reports a chain of the form n3 or x12.
+func isClass(name string) bool {
+	if len(name) < 2 || len(name) > 6 || name[0] != 'n' && name[0] != 'x' || name[1] == '0' {
+		return false
+	}
+	n := 0
+	for _, c := range name[1:] {
+		if c < '0' || c > '9' {
+			return false
+		}
+		n = 10*n + int(c-'0')
+	}
+	return n <= 0xffff
+}
+
+// kernelTable is what the kernel has of a table, its elements left out.
+type kernelTable struct {
+	exists bool
+	sets   map[string]shape
+	chains map[string]chainShape
+	rules  map[string][]string // userdata of each rule by chain, in order
+}
+
+type shape struct{ flags, key, keyLen, data, dataLen uint32 }
+
+type chainShape struct {
+	kind     string
+	hook     uint32
+	priority int32
+}
+
+// fits reports that everything that exists has the shape that we would give it.
+func (k kernelTable) fits(t *table) bool {
+	for _, s := range t.f.sets() {
+		if got, ok := k.sets[s.name]; ok && got != t.f.shape(s) {
+			return false
+		}
+	}
+	for _, c := range t.f.chains() {
+		if got, ok := k.chains[c.name]; ok && got != (chainShape{c.kind, c.hook, c.priority}) {
+			return false
+		}
+	}
+	return true
+}
+
+func (f *family) shape(s set) shape {
+	w := shape{flags: s.flags(), key: concat(s.key), keyLen: f.length(s.key)}
+	if s.verdicts {
+		w.data = typeVerdict
+	} else if s.data != nil {
+		w.data, w.dataLen = concat(s.data), f.length(s.data)
+	}
+	return w
+}
+
+func (d *DataPlane) skeleton(t *table) (kernelTable, error) {
+	var k kernelTable
+	inTable := func(e *enc) { e.str(1, t.name) } // the first attribute of chains, rules and sets is their table
+	err := d.c.dump(msgGetTable, t.f.nf, nil, func() { k.exists = false }, func(b []byte) {
+		k.exists = k.exists || attrString(b, attrTableName) == t.name
+	})
+	if err != nil || !k.exists {
+		return k, err
+	}
+	err = d.c.dump(msgGetSet, t.f.nf, inTable, func() { k.sets = map[string]shape{} }, func(b []byte) {
+		if attrString(b, attrSetTable) != t.name {
+			return
+		}
+		s := shape{attrU32(b, attrSetFlags), attrU32(b, attrSetKeyType), attrU32(b, attrSetKeyLen), attrU32(b, attrSetDataType), attrU32(b, attrSetDataLen)}
+		if s.data == typeVerdict {
+			s.dataLen = 0
+		}
+		k.sets[attrString(b, attrSetName)] = s
+	})
+	if err != nil {
+		return k, err
+	}
+	err = d.c.dump(msgGetChain, t.f.nf, nil, func() { k.chains = map[string]chainShape{} }, func(b []byte) {
+		if attrString(b, attrChainTable) != t.name {
+			return
+		}
+		k.chains[attrString(b, attrChainName)] = chainShape{
+			attrString(b, attrChainType), attrU32(b, attrChainHook, attrHookNum),
+			int32(attrU32(b, attrChainHook, attrHookPriority)), //nolint:gosec // two's complement
+		}
+	})
+	if err != nil {
+		return k, err
+	}
+	err = d.c.dump(msgGetRule, t.f.nf, inTable, func() { k.rules = map[string][]string{} }, func(b []byte) {
+		if attrString(b, attrRuleTable) == t.name {
+			c := attrString(b, attrRuleChain)
+			k.rules[c] = append(k.rules[c], string(attr(b, attrRuleUserdata)))
+		}
+	})
+	return k, err
+}
+
+// elements lists what the sets hold.
+func (d *DataPlane) elements(t *table, k kernelTable) (map[elemKey]string, error) {
+	all := map[elemKey]string{}
+	for i, s := range t.f.sets() {
+		if _, ok := k.sets[s.name]; !ok {
+			continue
+		}
+		var part map[elemKey]string
+		fill := func(e *enc) { e.str(attrElemsTable, t.name); e.str(attrElemsSet, s.name) }
+		err := d.c.dump(msgGetSetElem, t.f.nf, fill, func() { part = map[elemKey]string{} }, func(b []byte) {
+			attrs(attr(b, attrElemsList), func(_ uint16, e []byte) {
+				key := elemKey{
+					set: setID(i), key: string(attr(e, attrElemKey, attrDataValue)), //nolint:gosec // a dozen
+					end: string(attr(e, attrElemKeyEnd, attrDataValue)), mark: uint8(attrU32(e, attrElemFlags)), //nolint:gosec // one bit
+				}
+				part[key] = readValue(s, e)
+			})
+		})
+		if err != nil {
+			return nil, err
+		}
+		for e, v := range part {
+			all[e] = v
+		}
+	}
+	return all, nil
+}
+
+func readValue(s set, e []byte) string {
+	if !s.verdicts {
+		return string(attr(e, attrElemData, attrDataValue))
+	}
+	v := attr(e, attrElemData, attrDataVerdict, attrVerdictCode)
+	if len(v) < 4 {
+		return ""
+	}
+	switch binary.BigEndian.Uint32(v) {
+	case verdictDrop:
+		return toDrop
+	case verdictAccept:
+		return toAccept
+	}
+	return attrString(e, attrElemData, attrDataVerdict, attrVerdictChain)
+}

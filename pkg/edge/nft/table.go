@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package nft
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/l3edge/l3edge/pkg/core/portal"
+)
+
+// table is one family's table and what we know to be in it.
+type table struct {
+	name    string
+	f       *family
+	known   bool // the rest of this is true
+	last    portal.Table
+	refs    map[elemKey]int // how many portals ask for a shared element
+	classes map[string]bool // chains of endpoint counts that exist
+}
+
+// mine is the part of t that this family programs.
+func (t *table) mine(k portal.Key) bool { return k.Addr.Is4() == (t.f == ip4) }
+
+// wanted is every element that the table must have, and how often the shared ones are asked for.
+func (t *table) wanted(next *portal.Table) (elems map[elemKey]string, refs map[elemKey]int) {
+	elems, refs = make(map[elemKey]string, 4*len(next.Portals)), map[elemKey]int{}
+	for k, p := range next.Portals {
+		if !t.mine(k) {
+			continue
+		}
+		own(t.f, k, p, func(e elemKey, v string) { elems[e] = v })
+		shared(next, k, p, func(e elemKey) { refs[e]++ })
+	}
+	for e := range refs {
+		elems[e] = ""
+	}
+	fixed(t.f, next, func(e elemKey) { elems[e] = "" })
+	return elems, refs
+}
+
+// compareElems lists what turns have into want.
+func compareElems(want, have map[elemKey]string) []change {
+	var cs []change
+	for k, v := range want {
+		old, ok := have[k]
+		if !ok || old != v {
+			cs = append(cs, change{elemKey: k, old: old, had: ok, new: v, has: true})
+		}
+	}
+	for k, old := range have {
+		if _, ok := want[k]; !ok {
+			cs = append(cs, change{elemKey: k, old: old, had: true})
+		}
+	}
+	return cs
+}
+
+// step lists what leads from the last table to the next, looking only into portals that differ, and updates refs.
+// It is undone by forgetting: after an error nothing is known and the kernel is read again.
+func (t *table) step(next *portal.Table) []change {
+	var cs []change
+	refs := map[elemKey]int{}
+	visit := func(k portal.Key, old, now *portal.Portal) {
+		have, want := map[elemKey]string{}, map[elemKey]string{}
+		if old != nil {
+			own(t.f, k, *old, func(e elemKey, v string) { have[e] = v })
+			shared(&t.last, k, *old, func(e elemKey) { refs[e]-- })
+		}
+		if now != nil {
+			own(t.f, k, *now, func(e elemKey, v string) { want[e] = v })
+			shared(next, k, *now, func(e elemKey) { refs[e]++ })
+		}
+		cs = append(cs, compareElems(want, have)...)
+	}
+	for k, now := range next.Portals {
+		if old, ok := t.last.Portals[k]; t.mine(k) && (!ok || !old.Equal(now)) {
+			if ok {
+				visit(k, &old, &now)
+			} else {
+				visit(k, nil, &now)
+			}
+		}
+	}
+	for k, old := range t.last.Portals {
+		if _, ok := next.Portals[k]; !ok && t.mine(k) {
+			visit(k, &old, nil)
+		}
+	}
+	for e, n := range refs {
+		before := t.refs[e]
+		switch after := before + n; {
+		case n == 0:
+		case before == 0:
+			cs, t.refs[e] = append(cs, change{elemKey: e, has: true}), after
+		case after == 0:
+			cs = append(cs, change{elemKey: e, had: true})
+			delete(t.refs, e)
+		default:
+			t.refs[e] = after
+		}
+	}
+	return cs
+}
+
+// needed are the class chains that changes lead to and that do not exist yet.
+func (t *table) needed(cs []change) []string {
+	names := map[string]bool{}
+	for _, c := range cs {
+		if (c.set == setSvc || c.set == setOut) && c.has && c.new != toAccept && !t.classes[c.new] {
+			names[c.new] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(names))
+}
+
+// putChain makes a chain, or takes it over, with exactly its rules.
+func (t *table) putChain(b *batch, c chain) {
+	t.putChainName(b, c)
+	t.putRules(b, c)
+}
+
+func (t *table) putChainName(b *batch, c chain) {
+	b.msg(msgNewChain, flagCreate, t.f.nf, func(e *enc) {
+		e.str(attrChainTable, t.name)
+		e.str(attrChainName, c.name)
+		if c.kind == "" {
+			return
+		}
+		end := e.nest(attrChainHook)
+		e.u32(attrHookNum, c.hook)
+		e.u32(attrHookPriority, uint32(c.priority)) //nolint:gosec // two's complement, as the kernel wants it
+		end()
+		e.u32(attrChainPolicy, verdictAccept)
+		e.str(attrChainType, c.kind)
+	})
+}
+
+func (t *table) putRules(b *batch, c chain) {
+	b.msg(msgDelRule, 0, t.f.nf, func(e *enc) { e.str(attrRuleTable, t.name); e.str(attrRuleChain, c.name) })
+	for _, r := range c.rules {
+		b.msg(msgNewRule, flagCreate|flagAppend, t.f.nf, func(e *enc) {
+			e.str(attrRuleTable, t.name)
+			e.str(attrRuleChain, c.name)
+			r.put(e)
+		})
+	}
+}
+
+func (t *table) putTable(b *batch) {
+	b.msg(msgNewTable, flagCreate, t.f.nf, func(e *enc) { e.str(attrTableName, t.name) })
+}
+
+func (t *table) putSet(b *batch, id setID, s set) {
+	b.msg(msgNewSet, flagCreate, t.f.nf, func(e *enc) {
+		e.str(attrSetTable, t.name)
+		e.str(attrSetName, s.name)
+		e.u32(attrSetFlags, s.flags())
+		e.u32(attrSetKeyType, concat(s.key))
+		e.u32(attrSetKeyLen, t.f.length(s.key))
+		if s.verdicts {
+			e.u32(attrSetDataType, typeVerdict)
+			e.u32(attrSetDataLen, 0)
+		} else if s.data != nil {
+			e.u32(attrSetDataType, concat(s.data))
+			e.u32(attrSetDataLen, t.f.length(s.data))
+		}
+		if s.interval && len(s.key) > 1 { // pipapo wants to know its fields
+			desc := e.nest(attrSetDesc)
+			fields := e.nest(attrDescConcat)
+			for _, k := range s.key {
+				item := e.nest(attrList)
+				e.u32(1, t.f.fieldLen(k))
+				item()
+			}
+			fields()
+			desc()
+		}
+		e.u32(attrSetID, uint32(id)+1)
+	})
+}
+
+// fieldLen is a field's real length; the kernel rounds it up itself.
+func (f *family) fieldLen(datatype uint32) uint32 {
+	switch datatype {
+	case f.addrType:
+		return f.size
+	case typeProto:
+		return 1
+	case typeService:
+		return 2
+	}
+	return 4
+}
+
+func (s set) flags() uint32 {
+	var n uint32
+	if s.verdicts || s.data != nil {
+		n |= flagMap
+	}
+	if s.interval {
+		n |= flagInterval
+		if len(s.key) > 1 {
+			n |= flagConcat
+		}
+	}
+	return n
+}

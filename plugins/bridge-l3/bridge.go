@@ -3,10 +3,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -56,29 +57,35 @@ func ensureBridge(host *rtnl.Conn, have rtnl.Link, want attach.Attachment, conf 
 	return have, nil
 }
 
-// ensureGateway gives the bridge a gateway address. Another address of the family is refused, or with forceAddress
-// removed, unless it is the gateway of another range of this network.
+// ensureGateway gives the bridge a gateway address, which it has already for all but the first pod. Beside another address
+// of the family it is taken back again, or with forceAddress the other one removed, unless that is the gateway of another
+// range of this network.
 func ensureGateway(host *rtnl.Conn, bridge rtnl.Link, gateway netip.Prefix, conf config) error {
+	added, err := host.AddAddr(bridge.Index, gateway, false)
+	if err != nil || !added {
+		return err
+	}
 	family := uint8(unix.AF_INET6)
 	if gateway.Addr().Is4() {
 		family = unix.AF_INET
 	}
 	have, err := host.Addrs(bridge.Index, family)
-	if err != nil || slices.Contains(have, gateway) {
+	if err != nil {
 		return err
 	}
 	for _, p := range have {
-		if conf.isGateway(p.Addr()) && p.Addr() != gateway.Addr() || family == unix.AF_INET6 && !p.Masked().Overlaps(gateway.Masked()) {
+		if p == gateway || conf.isGateway(p.Addr()) && p.Addr() != gateway.Addr() || family == unix.AF_INET6 && !p.Masked().Overlaps(gateway.Masked()) {
 			continue
 		}
 		if !conf.Force {
-			return cni.Errorf(cni.CodeConflict, "bridge %s has address %s, this network wants %s: use another bridge, or set forceAddress to replace it", bridge.Name, p, gateway)
+			err := cni.Errorf(cni.CodeConflict, "bridge %s has address %s, this network wants %s: use another bridge, or set forceAddress to replace it", bridge.Name, p, gateway)
+			return errors.Join(err, host.DelAddr(bridge.Index, gateway))
 		}
 		if err := host.DelAddr(bridge.Index, p); err != nil {
 			return err
 		}
 	}
-	return host.AddAddr(bridge.Index, gateway, false)
+	return nil
 }
 
 func (conf config) isGateway(a netip.Addr) bool {
@@ -92,16 +99,10 @@ func (conf config) isGateway(a netip.Addr) bool {
 	return false
 }
 
-// apply makes settings of the calling thread's namespace.
+// apply makes settings of the calling thread's namespace for an interface that is new.
 func apply(settings []attach.Setting) error {
 	for _, s := range settings {
-		var err error
-		if s.Optional != "" {
-			_, err = sysctl.EnsureIfPresent(s.Name, s.Value)
-		} else {
-			err = sysctl.Ensure(s.Name, s.Value)
-		}
-		if err != nil {
+		if err := sysctl.Set(s.Name, s.Value); err != nil && (s.Optional == "" || !errors.Is(err, fs.ErrNotExist)) {
 			return err
 		}
 	}

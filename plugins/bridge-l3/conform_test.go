@@ -174,7 +174,7 @@ func global(out string) string {
 
 func link(out string) string {
 	s := "mtu " + word(out, "mtu") + " promiscuity " + fmt.Sprint(strings.Contains(out, "PROMISC")) + " up " + fmt.Sprint(regexp.MustCompile(`<[^>]*\bUP\b`).MatchString(out))
-	if mac := word(out, "link/ether"); strings.HasPrefix(mac, "02:00") {
+	if mac := word(out, "link/ether"); strings.HasPrefix(mac, "02:00:00:00:00:") { // asked for; others are chance
 		s += " mac " + mac
 	}
 	return s

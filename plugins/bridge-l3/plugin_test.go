@@ -627,3 +627,27 @@ func TestMACSpoofCheckBindsAPodToItsMAC(t *testing.T) {
 		t.Errorf("after GC: %s\n%s", l.left(), out)
 	}
 }
+
+func TestABridgeWithAnotherAddress(t *testing.T) {
+	l := newLab(t, subnet4)
+	nstest.Sh(t, l.node, "ip link add docker0 type bridge; ip addr add 172.17.0.1/16 dev docker0")
+	p := l.pod("a")
+	l.refused("ADD", p, 102, "bridge docker0 has address 172.17.0.1/16, this network wants 10.10.10.1/24")
+	if out := nstest.Run(t, l.node, "ip", "-br", "-4", "addr", "show", "docker0"); strings.Contains(out, "10.10.10.1") || !strings.Contains(out, "172.17.0.1") {
+		t.Errorf("after the refusal: %s", out)
+	}
+	l.keys += `,"forceAddress":true`
+	l.add(p)
+	if out := nstest.Run(t, l.node, "ip", "-br", "-4", "addr", "show", "docker0"); !strings.Contains(out, "10.10.10.1") || strings.Contains(out, "172.17.0.1") {
+		t.Errorf("with forceAddress: %s", out)
+	}
+	l = newLab(t, `"bridge":"dummy0","subnet":"10.10.10.0/24"`)
+	nstest.Run(t, l.node, "ip", "link", "add", "dummy0", "type", "veth", "peer", "name", "x")
+	l.refused("ADD", l.pod("b"), 7, "dummy0 is not a bridge")
+	l = newLab(t, `"ranges":[[{"subnet":"10.1.0.0/30"},{"subnet":"10.2.0.0/30"}]]`)
+	for _, want := range []string{"10.1.0.2/30", "10.2.0.2/30"} { // two gateways side by side
+		if got := addresses(l.add(l.pod("of-" + want[:4]))); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+}

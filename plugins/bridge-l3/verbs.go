@@ -205,7 +205,7 @@ func (j *job) configurePod() error {
 			return err
 		}
 		for _, p := range j.want.Pod.Addrs {
-			if err := pod.AddAddr(eth0.Index, p, j.conf.DAD); err != nil {
+			if _, err := pod.AddAddr(eth0.Index, p, j.conf.DAD); err != nil {
 				return err
 			}
 		}

@@ -44,7 +44,14 @@ func Open(path string) (*Handle, error) {
 }
 
 // Current opens the calling thread's namespace.
-func Current() (*Handle, error) { return Open("/proc/thread-self/ns/net") }
+func Current() (*Handle, error) {
+	const path = "/proc/thread-self/ns/net"
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open netns %s: %w", path, err)
+	}
+	return &Handle{fd: fd, path: path}, nil
+}
 
 // New makes an empty namespace that lives until the last handle, process or mount of it is gone.
 // Its loopback is down, as the kernel makes it.

@@ -24,8 +24,8 @@ func ifaddr(family, bits, scope uint8, index int) []byte {
 }
 
 // AddAddr gives an interface an address. For IPv6 the kernel does not look for duplicates first, which takes a second,
-// unless dad is set. An address that is there already is no error.
-func (c *Conn) AddAddr(index int, p netip.Prefix, dad bool) error {
+// unless dad is set. added is false when it is there already.
+func (c *Conn) AddAddr(index int, p netip.Prefix, dad bool) (added bool, err error) {
 	a := p.Addr()
 	m := newMessage(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL, ifaddr(family(a), uint8(p.Bits()), 0, index))
 	m.addr(unix.IFA_LOCAL, a)
@@ -36,10 +36,14 @@ func (c *Conn) AddAddr(index int, p netip.Prefix, dad bool) error {
 	if a.Is6() && !dad {
 		m.u32(unix.IFA_FLAGS, unix.IFA_F_NODAD)
 	}
-	if err := c.do(m); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("add address %s: %w", p, err)
+	err = c.do(m)
+	if errors.Is(err, unix.EEXIST) {
+		return false, nil
 	}
-	return nil
+	if err != nil {
+		return false, fmt.Errorf("add address %s: %w", p, err)
+	}
+	return true, nil
 }
 
 // DelAddr takes an address away; one that is not there is no error.

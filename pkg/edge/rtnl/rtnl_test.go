@@ -56,13 +56,15 @@ func attachPod(t testing.TB, host, pod *rtnl.Conn, ns *netns.Handle, a attach.At
 	bridge, err := host.Link(a.Bridge.Name)
 	must(err)
 	for _, p := range a.Bridge.Addrs {
-		must(host.AddAddr(bridge.Index, p, false))
+		_, err := host.AddAddr(bridge.Index, p, false)
+		must(err)
 	}
 	must(host.MakeVeth(a.Port, bridge.Index, a.Pod, ns.Fd()))
 	eth0, err := pod.Link(a.Pod.Name)
 	must(err)
 	for _, p := range a.Pod.Addrs {
-		must(pod.AddAddr(eth0.Index, p, false))
+		_, err := pod.AddAddr(eth0.Index, p, false)
+		must(err)
 	}
 	must(pod.Up(eth0.Index, false))
 	must(host.StartPort(a.Port))

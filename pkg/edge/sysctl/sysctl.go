@@ -33,6 +33,11 @@ func Ensure(name, value string) error {
 	if have, err := Get(name); err != nil || have == value {
 		return err
 	}
+	return Set(name, value)
+}
+
+// Set writes the setting without looking, for what has just been made and is not set yet.
+func Set(name, value string) error {
 	fd, err := unix.Open("/proc/sys/"+name, unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("set sysctl %s: %w", name, err)

@@ -4,25 +4,57 @@ package main
 
 import (
 	"context"
-	"errors"
 
 	"github.com/l3edge/l3edge/pkg/core/portal"
 	"github.com/l3edge/l3edge/pkg/core/service"
 	"github.com/l3edge/l3edge/pkg/core/tuning"
+	"github.com/l3edge/l3edge/pkg/edge/nft"
+	"github.com/l3edge/l3edge/pkg/edge/sysctl"
 )
 
 // nftables is the kernel's data plane.
-type nftables struct{}
+type nftables struct{ plane *nft.DataPlane }
 
-var errNotYet = errors.New("nftables mode is not there yet: use --mode=userspace")
+func (n *nftables) open() error {
+	if n.plane != nil {
+		return nil
+	}
+	plane, err := nft.New()
+	if err != nil {
+		return err
+	}
+	n.plane = plane
+	return nil
+}
 
-func (nftables) Apply(context.Context, portal.Table, map[service.Name]tuning.Settings) error {
-	return errNotYet
+func (n *nftables) Apply(ctx context.Context, t portal.Table, _ map[service.Name]tuning.Settings) error {
+	if err := n.open(); err != nil {
+		return err
+	}
+	// Without it an answer from a pod to its neighbour on the same bridge never meets the translation that it needs.
+	for _, name := range []string{"net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables"} {
+		if _, err := sysctl.EnsureIfPresent(name, "1"); err != nil {
+			return err
+		}
+	}
+	return n.plane.Apply(ctx, t)
 }
 
 // Plan is the whole table, in the language of nft.
-func (nftables) Plan(portal.Table) (string, error) { return "", errNotYet }
+func (n *nftables) Plan(t portal.Table) (string, error) { return nft.Render(t), nil }
 
-func (nftables) Cleanup(context.Context) error { return nil }
+func (n *nftables) Cleanup(ctx context.Context) error {
+	if err := n.open(); err != nil {
+		return err
+	}
+	return n.plane.Cleanup(ctx)
+}
 
-func (nftables) Forget() error { return nil }
+func (n *nftables) Forget() error {
+	if n.plane == nil {
+		return nil
+	}
+	err := n.plane.Close()
+	n.plane = nil
+	return err
+}

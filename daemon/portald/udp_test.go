@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/l3edge/l3edge/pkg/edge/netns"
+	"github.com/l3edge/l3edge/pkg/edge/netns/nstest"
+	"github.com/l3edge/l3edge/pkg/engine/portals"
+)
+
+const dns = `apiVersion: v1
+kind: Service
+metadata: {name: dns, namespace: kube-system}
+spec:
+  clusterIP: 10.100.0.10
+  ports: [{name: dns, protocol: UDP, port: 53, targetPort: 5353}]
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: dns-1, namespace: kube-system, labels: {kubernetes.io/service-name: dns}}
+addressType: IPv4
+ports: [{name: dns, protocol: UDP, port: 5353}]
+endpoints:
+  - {addresses: [10.10.20.4]}
+`
+
+// echoUDP answers each packet with "name saw client-address".
+func (w *world) echoUDP(h *netns.Handle, name, addr string) {
+	w.t.Helper()
+	var pc net.PacketConn
+	nstest.Do(w.t, h, func() (err error) { pc, err = net.ListenPacket("udp4", addr); return err })
+	w.t.Cleanup(func() { _ = pc.Close() })
+	go func() {
+		buf := make([]byte, 1500)
+		for {
+			_, from, err := pc.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			_, _ = pc.WriteTo([]byte(name+" saw "+from.(*net.UDPAddr).IP.String()), from)
+		}
+	}()
+}
+
+// dig sends from a connected socket, which takes no answer but the portal's, until one comes.
+func (w *world) dig(h *netns.Handle, addr string) (answer string) {
+	w.t.Helper()
+	nstest.Do(w.t, h, func() error {
+		c, err := net.DialUDP("udp4", nil, net.UDPAddrFromAddrPort(netip.MustParseAddrPort(addr)))
+		if err != nil {
+			return err
+		}
+		defer c.Close() //nolint:errcheck // a test client
+		buf := make([]byte, 1500)
+		for range 10 {
+			_, _ = c.Write([]byte("?")) // may tell of an ICMP error
+			_ = c.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+			n, err := c.Read(buf)
+			if err == nil {
+				answer = string(buf[:n])
+				return nil
+			}
+			answer = err.Error()
+		}
+		return nil
+	})
+	return answer
+}
+
+func TestUDPPortal(t *testing.T) {
+	w := newWorld(t)
+	w.write("dns.yaml", dns)
+	w.echoUDP(w.other, "far", "10.10.20.4:5353")
+	for _, tt := range []struct {
+		mode              portals.Mode
+		fromPod, fromSelf string
+	}{
+		{portals.Userspace, "far saw 10.20.30.62", "far saw 10.20.30.62"},
+		{portals.NFTables, "far saw 10.10.10.2", "far saw 10.20.30.62"},
+	} {
+		p := w.start("--mode=" + string(tt.mode))
+		p.synced("the portal", func(r portals.Report) bool { return r.Mode == tt.mode && len(r.Portals) == 1 })
+		if got := w.dig(w.client, "10.100.0.10:53"); got != tt.fromPod {
+			t.Errorf("%s, from a pod: %q", tt.mode, got)
+		}
+		if got := w.dig(w.node, "10.100.0.10:53"); got != tt.fromSelf {
+			t.Errorf("%s, from the node: %q", tt.mode, got)
+		}
+		p.stop()
+	}
+}

@@ -16,13 +16,13 @@ import (
 	"github.com/l3edge/l3edge/pkg/lab/story"
 )
 
-func newDemo(name *string, inner bool) *cobra.Command {
+func newDemo(name *string, inner *nest.Inner) *cobra.Command {
 	mls, keep := string(lab.Embedded), false
 	cmd := &cobra.Command{
 		Use: "demo", Short: "Tell the article's story in a lab, checking every claim", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if inner {
-				return tell(cmd, lab.Kind(mls), keep)
+			if inner != nil {
+				return tell(cmd, inner, lab.Kind(mls), keep)
 			}
 			if keep {
 				if err := (background{name: *name, tell: true}).run(); err != nil {
@@ -44,7 +44,7 @@ func newDemo(name *string, inner bool) *cobra.Command {
 }
 
 // tell is lab demo inside the nest.
-func tell(cmd *cobra.Command, kind lab.Kind, keep bool) error {
+func tell(cmd *cobra.Command, inner *nest.Inner, kind lab.Kind, keep bool) error {
 	end := make(chan os.Signal, 1)
 	signal.Notify(end, syscall.SIGINT, syscall.SIGTERM)
 	go func() {
@@ -63,7 +63,7 @@ func tell(cmd *cobra.Command, kind lab.Kind, keep bool) error {
 		return err
 	}
 	if keep {
-		return stay(cmd.Context())
+		return stay(cmd.Context(), inner)
 	}
 	fmt.Print(`
 To look around in a lab of your own:

@@ -17,8 +17,8 @@ func TestReferenceIsTrue(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range helpful(newRoot(false)) {
-		root := newRoot(false)
+	for _, args := range helpful(newRoot(nil)) {
+		root := newRoot(nil)
 		var out bytes.Buffer
 		root.SetOut(&out)
 		root.SetArgs(append(args, "--help"))
@@ -58,7 +58,7 @@ func TestMistakes(t *testing.T) {
 		{"ports that are none", []string{"lab", "pod", "add", "x", "--publish=80", "--publish=0:1"}, `publish[1]: "0:1" is not HOSTPORT:CONTAINERPORT`},
 	} {
 		t.Run(row.mistake, func(t *testing.T) {
-			root := newRoot(false)
+			root := newRoot(nil)
 			root.SetArgs(row.args)
 			if err := root.Execute(); err == nil || !strings.Contains(err.Error(), row.want) {
 				t.Errorf("got %v, want %q", err, row.want)

@@ -25,7 +25,7 @@ import (
 // registryName is the directory that remembers the labs left running in the background.
 const registryName = "l3edge-lab"
 
-func newLab(inner bool) *cobra.Command {
+func newLab(inner *nest.Inner) *cobra.Command {
 	name := "lab"
 	cmd := &cobra.Command{
 		Use:   "lab",

@@ -32,7 +32,7 @@ type exitCode int
 
 func (c exitCode) Error() string { return fmt.Sprintf("exit status %d", int(c)) }
 
-func newRoot(inner bool) *cobra.Command {
+func newRoot(inner *nest.Inner) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "l3ctl",
 		Short:         "See and try l3edge",

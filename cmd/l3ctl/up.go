@@ -21,13 +21,13 @@ import (
 	"github.com/l3edge/l3edge/pkg/lab/nest"
 )
 
-func newUp(name *string, inner bool) *cobra.Command {
+func newUp(name *string, inner *nest.Inner) *cobra.Command {
 	mls, visible := string(lab.Embedded), false
 	cmd := &cobra.Command{
 		Use: "up", Short: "Start a lab in the background, with four pods and a service", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if inner {
-				return serveLab(cmd.Context(), lab.Kind(mls))
+			if inner != nil {
+				return serveLab(cmd.Context(), inner, lab.Kind(mls))
 			}
 			if visible && nest.NeedsUserNamespace() {
 				return errors.New("--visible: only root can put namespaces into the machine's /run/netns")
@@ -46,7 +46,7 @@ func newUp(name *string, inner bool) *cobra.Command {
 }
 
 // serveLab is lab up inside the nest: it builds everything, says so, and stays until it is told to end.
-func serveLab(ctx context.Context, kind lab.Kind) error {
+func serveLab(ctx context.Context, inner *nest.Inner, kind lab.Kind) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	bin, err := ownBin()
@@ -60,15 +60,15 @@ func serveLab(ctx context.Context, kind lab.Kind) error {
 	if err := l.StartEverything(); err != nil {
 		return err
 	}
-	return stay(ctx)
+	return stay(ctx, inner)
 }
 
 // stay tells the outer process that all is well and waits for the end.
-func stay(ctx context.Context) error {
+func stay(ctx context.Context, inner *nest.Inner) error {
 	if err := silence(); err != nil {
 		return err
 	}
-	if ready := nest.Ready(); ready != nil {
+	if ready := inner.Ready; ready != nil {
 		if _, err := ready.WriteString("ready\n"); err != nil {
 			return err
 		}

@@ -23,7 +23,7 @@ const binVar = "L3EDGE_LABTEST_BIN"
 // Main is for TestMain: it builds our programs into the module's bin directory and runs the tests inside a nest.
 // It does not return.
 func Main(m *testing.M) {
-	if nest.Boot() {
+	if nest.Boot() != nil {
 		os.Exit(m.Run())
 	}
 	bin, err := build()

@@ -25,7 +25,7 @@ func runInit() {
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, passed...)
 	files := []*os.File{os.Stdin, os.Stdout, os.Stderr}
-	if ready := Ready(); ready != nil {
+	if ready := readyFile(); ready != nil {
 		files = append(files, ready)
 	}
 	_ = os.Setenv(stageVar, stageInner) // cannot fail: the name is well-formed

@@ -30,15 +30,24 @@ const (
 	readyVar = "L3EDGE_NEST_READY" // set when file descriptor 3 is Nest.Ready
 )
 
-// Boot must be the first thing in main. In process 1 it does not return; elsewhere it says whether this is the inner process.
-func Boot() (inner bool) {
+// Inner is what the inner process knows of its nest.
+type Inner struct {
+	Ready *os.File // Nest.Ready, to report on; nil when there was none
+}
+
+// Boot must be the first thing in main. In process 1 it does not return; in the inner process it says so; elsewhere it
+// returns nil. Programs that the inner process starts know nothing of it, and may make nests of their own.
+func Boot() *Inner {
 	switch os.Getenv(stageVar) {
 	case stageInit:
 		runInit()
 	case stageInner:
-		return true
+		inner := &Inner{Ready: readyFile()}
+		_ = os.Unsetenv(stageVar) // cannot fail: the names are well-formed
+		_ = os.Unsetenv(readyVar)
+		return inner
 	}
-	return false
+	return nil
 }
 
 // Nest describes the program to run inside.
@@ -114,11 +123,12 @@ func (n Nest) Start() (*exec.Cmd, error) {
 	return cmd, nil
 }
 
-// Ready is the outer process's Nest.Ready, for the inner process to report on; nil when there was none.
-func Ready() *os.File {
+// readyFile is Nest.Ready in process 1 and in the inner process.
+func readyFile() *os.File {
 	if os.Getenv(readyVar) == "" {
 		return nil
 	}
+	unix.CloseOnExec(3)
 	return os.NewFile(3, "ready")
 }
 

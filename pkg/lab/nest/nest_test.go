@@ -24,7 +24,7 @@ import (
 const roleVar = "NEST_TEST_ROLE"
 
 func TestMain(m *testing.M) {
-	inner := nest.Boot()
+	inner := nest.Boot() != nil
 	role := os.Getenv(roleVar)
 	switch {
 	case role != "" && inner:

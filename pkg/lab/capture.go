@@ -125,6 +125,22 @@ func (c *Capture) Stop() ([]Packet, error) {
 	return c.packets, errors.Join(c.err, unix.Close(c.fd))
 }
 
+// AwaitQuiet waits until nothing passes the interface for a moment: the last packets of a connection come after the
+// answer, and those of an earlier one shall not be taken for the next one's.
+func (h *Host) AwaitQuiet(iface string, ports ...uint16) error {
+	return Eventually(5*time.Second, func() error {
+		c, err := h.NewCapture(iface, ports...)
+		if err != nil {
+			return err
+		}
+		packets, err := c.Stop()
+		if err == nil && len(packets) > 0 {
+			err = fmt.Errorf("%s of %s is never quiet: %s", iface, h.Name, packets[0])
+		}
+		return err
+	})
+}
+
 // Flows counts connections: pairs of ends, whichever way the packets go.
 func Flows(packets []Packet) int {
 	seen := map[[2]string]bool{}

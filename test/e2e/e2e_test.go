@@ -91,9 +91,10 @@ func serveOutside(t *testing.T, l *lab.Lab) string {
 	return addr
 }
 
-// capture starts recording on an interface; the function it returns stops it and gives what passed.
+// capture starts recording on an interface that has come to rest; the function it returns stops it and gives what passed.
 func capture(t *testing.T, h *lab.Host, iface string, ports ...uint16) (stop func() []lab.Packet) {
 	t.Helper()
+	must(t, h.AwaitQuiet(iface, ports...))
 	c, err := h.NewCapture(iface, ports...)
 	must(t, err)
 	return func() []lab.Packet {

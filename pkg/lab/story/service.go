@@ -94,6 +94,7 @@ type windows struct {
 func (t *teller) windows(node *lab.Host, pod *lab.Pod, from *lab.Place) windows {
 	var w windows
 	for range 20 {
+		t.must(node.AwaitQuiet(lab.Uplink, 8080))
 		veth, err := node.NewCapture(pod.Veth, 80)
 		t.must(err)
 		wire, err := node.NewCapture(lab.Uplink, 8080)

@@ -11,14 +11,7 @@ import (
 // Down ends every program of the lab and clears the nest for the next one. It never fails: what it cannot clear ends
 // with the nest, and the next Up says what is in its way.
 func (l *Lab) Down() {
-	hosts := []*Host{}
-	if l.MLS != nil {
-		hosts = append(hosts, l.MLS.Host)
-	}
-	for _, h := range l.Hosts {
-		hosts = append(hosts, h)
-	}
-	for _, h := range hosts {
+	for _, h := range l.all() {
 		for _, p := range h.procs {
 			p.Kill()
 		}
@@ -35,4 +28,18 @@ func (l *Lab) Down() {
 	}
 	_ = unix.Unmount("/etc", unix.MNT_DETACH)
 	_ = unix.Unmount(Dir, unix.MNT_DETACH) // and what is mounted on it
+}
+
+// all are the hosts that stand, the switch first.
+func (l *Lab) all() []*Host {
+	var out []*Host
+	if l.MLS != nil {
+		out = append(out, l.MLS.Host)
+	}
+	for _, spec := range l.Topology.Hosts {
+		if h := l.Hosts[spec.Name]; h != nil {
+			out = append(out, h)
+		}
+	}
+	return out
 }

@@ -14,11 +14,7 @@ import (
 
 // Dump writes what somebody needs who was not there: links, addresses, routes, rules, BGP state and logs of every host.
 func (l *Lab) Dump(w io.Writer) {
-	hosts := []*Host{l.MLS.Host}
-	for _, name := range l.hostNames() {
-		hosts = append(hosts, l.Hosts[name])
-	}
-	for _, h := range hosts {
+	for _, h := range l.all() {
 		fmt.Fprintf(w, "\n######## %s\n", h.Name)
 		for _, command := range l.dumpCommands(h) {
 			h.dumpCommand(w, &h.Place, command)
@@ -37,7 +33,7 @@ func (l *Lab) dumpCommands(h *Host) []string {
 		commands = append(commands, "nft list ruleset", "iptables-save", "sysctl net.ipv4.ip_forward net.bridge.bridge-nf-call-iptables",
 			"cat /run/l3edge/node.json", "ls -R /run/l3edge/leases", "routed status", "portald status", "ls -l "+ServicesDir, "conntrack -L 2>&1 | tail -40")
 	}
-	if h == l.MLS.Host {
+	if h.Name == MLSName {
 		switch h := l.MLS; h.Kind {
 		case FRR:
 			commands = append(commands, "vtysh --vty_socket "+confDir+" -c 'show bgp summary' -c 'show bgp ipv4 unicast' -c 'show ip route'")

@@ -79,14 +79,17 @@ func (l *Lab) up(cfg Config) error {
 	}
 	l.MLS = &Switch{Host: mls, Kind: cfg.MLS}
 	hosts := make([]*Host, len(l.Topology.Hosts))
-	if err := inParallel(indexes(hosts), func(i int) (err error) {
+	err = inParallel(indexes(hosts), func(i int) (err error) {
 		hosts[i], err = l.newHost(l.Topology.Hosts[i].Name, l.Topology.Hosts[i])
 		return err
-	}); err != nil {
-		return err
-	}
+	})
 	for _, h := range hosts {
-		l.Hosts[h.Name] = h
+		if h != nil {
+			l.Hosts[h.Name] = h
+		}
+	}
+	if err != nil {
+		return err
 	}
 	if err := l.wire(); err != nil {
 		return err
@@ -186,10 +189,15 @@ func (l *Lab) newHost(name string, spec HostSpec) (*Host, error) {
 	h.Net, errs[0] = netns.Open(ns + "net")
 	h.mnt, errs[1] = os.Open(ns + "mnt")
 	h.uts, errs[2] = os.Open(ns + "uts")
-	if err := errors.Join(errs[:]...); err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+	err = errors.Join(errs[:]...)
+	if err == nil {
+		err = h.Net.Mount("/run/netns/" + name)
 	}
-	return h, h.Net.Mount("/run/netns/" + name)
+	if err != nil {
+		_ = cmd.Process.Kill()
+		return nil, fmt.Errorf("make host %s: %w", name, err)
+	}
+	return h, nil
 }
 
 // hostFiles writes the files that the host has from the start into the upper halves of its overlays.

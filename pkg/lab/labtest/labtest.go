@@ -57,19 +57,21 @@ func build() (string, error) {
 func Bin() string { return os.Getenv(binVar) }
 
 // Up is a lab for this test and its subtests. A machine that cannot hold it (no FRR for an ordinary user) skips the test
-// and says why; a failed test prints the whole lab. Only one lab can be up at a time: Up ends the one before.
+// and says why; a failed test prints the whole lab. Only one lab can be up at a time.
 func Up(t *testing.T, mls lab.Kind) *lab.Lab {
 	t.Helper()
 	l, err := lab.Up(lab.Config{Bin: Bin(), MLS: mls})
+	if l != nil {
+		t.Cleanup(func() {
+			if t.Failed() {
+				l.Dump(os.Stdout)
+			}
+			l.Down()
+		})
+	}
 	if errors.Is(err, lab.ErrNoUser) {
 		t.Skip(err)
 	}
-	t.Cleanup(func() {
-		if t.Failed() && l != nil {
-			l.Dump(os.Stdout)
-		}
-		l.Down()
-	})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,9 +28,13 @@ func (t *teller) theProxy() {
 	t.must(t.answersEverywhere())
 	t.run(&node.Place, "ls "+lab.ServicesDir+"; grep addresses "+lab.ServicesDir+"/webfrontend.yaml")
 	t.printf("\n")
-	out := t.run(&node.Place, "iptables -t nat -n -L KUBE-PORTALS-CONTAINER | tr -s ' '; iptables -t nat -n -L KUBE-PORTALS-HOST | tr -s ' '")
+	out := t.run(&node.Place, "iptables -t nat -n -L KUBE-PORTALS-CONTAINER | tr -s ' '")
+	out += t.run(&node.Place, "iptables -t nat -n -L KUBE-PORTALS-HOST | tr -s ' '")
 	t.check("the article's two chains are there: REDIRECT for pods, DNAT for the node itself",
 		that(strings.Count(out, "\nREDIRECT ") == 3 && strings.Count(out, "\nDNAT ") == 3, "they are not"))
+	t.printf("\n")
+	out = t.run(&node.Place, "grep -o 'msg=.*webfrontend.*' "+node.Portald.LogPath)
+	t.check("the log tells of both portals of the service, for pods and for the node", that(strings.Count(out, "opened portal") == 2, "it does not"))
 
 	t.say(`The article's three windows: the pod's veth, the node's ens18, and a curl in the pod.`)
 	w := t.windows(node, t.web[0], &t.web[0].Place)

@@ -249,3 +249,29 @@ func TestOwnASN(t *testing.T) {
 		t.Errorf("got %d", got)
 	}
 }
+
+// TestUnit checks what a stop and a restart rest on, and that the unit starts what it says.
+func TestUnit(t *testing.T) {
+	text, err := os.ReadFile("../../conf/systemd/routed.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		if k, v, ok := strings.Cut(strings.TrimSpace(line), "="); ok && !strings.HasPrefix(k, "#") {
+			keys[k] = v
+		}
+	}
+	for k, want := range map[string]string{"KillSignal": "SIGTERM", "RestartKillSignal": "SIGUSR2", "RuntimeDirectoryPreserve": "yes"} {
+		if keys[k] != want {
+			t.Errorf("%s=%s, want %s", k, keys[k], want)
+		}
+	}
+	args := strings.Fields(keys["ExecStart"])
+	if len(args) == 0 || filepath.Base(args[0]) != "routed" {
+		t.Fatalf("ExecStart=%s", keys["ExecStart"])
+	}
+	if err := newFlags().set.Parse(args[1:]); err != nil {
+		t.Errorf("ExecStart: %v", err)
+	}
+}

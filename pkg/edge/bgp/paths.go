@@ -38,16 +38,20 @@ type table struct {
 	mu      sync.Mutex
 	offers  map[netip.Prefix]offer
 	dirty   map[netip.Prefix]struct{}
+	count   map[netip.Addr]int  // ways per peer
 	single  map[route.Via]offer // offers of one way, of which there are as few as next hops
 	changed chan struct{}
 }
 
 func (t *table) init() {
 	t.offers, t.dirty, t.single = map[netip.Prefix]offer{}, map[netip.Prefix]struct{}{}, map[route.Via]offer{}
+	t.count = map[netip.Addr]int{}
 	t.changed = make(chan struct{}, 1)
 }
 
-func (t *table) apply(paths []*apiutil.Path) {
+// apply takes over changes and returns a peer that has named more than most ways; most 0: no limit. gobgp's own limit
+// counts all that a peer sent anew with each message, which makes a large table quadratic.
+func (t *table) apply(paths []*apiutil.Path, most int) (tooMuch netip.Addr) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n := len(t.dirty)
@@ -59,8 +63,11 @@ func (t *table) apply(paths []*apiutil.Path) {
 		if !ok {
 			continue
 		}
-		o := t.without(t.offers[nlri.Prefix], p.PeerAddress, p.RemoteID)
+		before := t.offers[nlri.Prefix]
+		o := t.without(before, p.PeerAddress, p.RemoteID)
+		t.count[p.PeerAddress] += len(o.via) - len(before.via)
 		if !p.Withdrawal {
+			t.count[p.PeerAddress]++
 			o = t.with(o, route.Via{NextHop: nextHop(p), Peer: p.PeerAddress}, p.RemoteID)
 		}
 		if len(o.via) == 0 {
@@ -69,10 +76,17 @@ func (t *table) apply(paths []*apiutil.Path) {
 			t.offers[nlri.Prefix] = o
 		}
 		t.dirty[nlri.Prefix] = struct{}{}
+		switch c := t.count[p.PeerAddress]; {
+		case c == 0:
+			delete(t.count, p.PeerAddress)
+		case most > 0 && c > most:
+			tooMuch = p.PeerAddress
+		}
 	}
 	if len(t.dirty) > n {
 		t.signal()
 	}
+	return tooMuch
 }
 
 // without is o less the way that one peer named under one identifier.
@@ -157,7 +171,11 @@ func (s *Speaker) Learned() []route.Learned {
 
 func (s *Speaker) watch(ctx context.Context) error {
 	err := s.srv.WatchEvent(context.WithoutCancel(ctx), server.WatchEventMessageCallbacks{
-		OnBestPath:   func(paths []*apiutil.Path, _ time.Time) { s.learned.apply(paths) },
+		OnBestPath: func(paths []*apiutil.Path, _ time.Time) {
+			if peer := s.learned.apply(paths, int(s.cfg.MaxPrefixes)); peer.IsValid() {
+				s.drop(peer, fmt.Sprintf("the peer sent more than %d prefixes; cut off for a minute", s.cfg.MaxPrefixes), true)
+			}
+		},
 		OnPeerUpdate: s.peerEvent,
 		OnPathEor: func(p *apiutil.Path, _ time.Time) {
 			if p.Family == bgp.RF_IPv4_UC && p.PeerAddress.IsValid() {

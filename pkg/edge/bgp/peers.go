@@ -169,7 +169,7 @@ func (s *Speaker) peerConfig(p Peer, addr netip.Addr) *api.Peer {
 		Transport:       s.transport(uint32(or(p.Port, Port))),
 		Timers:          s.timers(),
 		GracefulRestart: s.graceful(),
-		AfiSafis:        s.families(),
+		AfiSafis:        families(),
 		Bfd:             bfd(p.BFD),
 	}
 	if p.GTSM {
@@ -189,7 +189,7 @@ func (s *Speaker) listenRanges(ctx context.Context) error {
 		Transport:       s.transport(0),
 		Timers:          s.timers(),
 		GracefulRestart: s.graceful(),
-		AfiSafis:        s.families(),
+		AfiSafis:        families(),
 		Bfd:             bfd(s.cfg.ListenBFD),
 	}})
 	if err != nil {
@@ -245,15 +245,11 @@ func (s *Speaker) graceful() *api.GracefulRestart {
 	}
 }
 
-func (s *Speaker) families() []*api.AfiSafi {
-	f := &api.AfiSafi{
+func families() []*api.AfiSafi {
+	return []*api.AfiSafi{{
 		Config:            &api.AfiSafiConfig{Family: ipv4Unicast, Enabled: true},
 		MpGracefulRestart: &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: true}},
-	}
-	if s.cfg.MaxPrefixes > 0 {
-		f.PrefixLimits = &api.PrefixLimit{Family: ipv4Unicast, MaxPrefixes: s.cfg.MaxPrefixes, ShutdownThresholdPct: 80}
-	}
-	return []*api.AfiSafi{f}
+	}}
 }
 
 // pause waits for d or the end of ctx and returns how long to wait the next time.

@@ -22,6 +22,8 @@ type sessions struct {
 	byName map[string]*entry
 	byAddr map[netip.Addr]*entry
 	moved  chan struct{} // closed and renewed when any state changes
+	// reaches says which addresses connected links lead to, as of the last Reachable.
+	reaches func(netip.Addr) bool
 }
 
 type entry struct {
@@ -33,6 +35,7 @@ type entry struct {
 
 func (t *sessions) init(peers []Peer) {
 	t.byName, t.byAddr, t.moved = map[string]*entry{}, map[netip.Addr]*entry{}, make(chan struct{})
+	t.reaches = func(netip.Addr) bool { return false }
 	for _, p := range peers {
 		t.expect(p.Name)
 	}
@@ -235,12 +238,9 @@ func (s *Speaker) peerEvent(ev *apiutil.WatchEventMessage_PeerEvent, _ time.Time
 		switch {
 		case state == Established:
 			x.ASN, x.RouterID, x.Problem = ev.Peer.State.PeerASN, ev.Peer.State.RouterID, ""
+			x.onLink = s.sessions.reaches(addr)
 		case state == Idle && ev.Peer.State.DisconnectMessage != "" && reason != api.PeerState_DISCONNECT_REASON_DECONFIGURED:
 			x.Problem = explain(reason, ev.Peer.State.DisconnectMessage)
-		}
-		if ev.Peer.State.AdminState == api.PeerState_ADMIN_STATE_PFX_CT {
-			x.Problem = fmt.Sprintf("the peer sent more than %d prefixes; cut off for a minute", s.cfg.MaxPrefixes)
-			x.cutOff, x.renew, lost = true, !x.Dynamic, false
 		}
 		if x.State == Established && state != Established {
 			x.Losses++
@@ -256,9 +256,6 @@ func (s *Speaker) peerEvent(ev *apiutil.WatchEventMessage_PeerEvent, _ time.Time
 	}
 	if changed && state == Established {
 		s.resend(addr)
-	}
-	if x.Dynamic && ev.Peer.State.AdminState == api.PeerState_ADMIN_STATE_PFX_CT { // gobgp would keep what was too much
-		_ = s.srv.DeletePeer(context.Background(), &api.DeletePeerRequest{Address: addr.String()}) // it may have gone
 	}
 	if x.Dynamic && state == Idle && reason != api.PeerState_DISCONNECT_REASON_GRACEFUL_RESTART {
 		s.sessions.forget(addr)
@@ -292,25 +289,35 @@ func explain(reason api.PeerState_DisconnectReason, text string) string {
 // Reachable says which peers connected links lead to. A session whose link is gone is dropped at once, with all that was
 // learned over it: gobgp would wait for the hold time. Peers that are further away are left to BGP's own timers.
 func (s *Speaker) Reachable(reaches func(netip.Addr) bool) {
-	var lost []entry
+	var lost []netip.Addr
 	s.sessions.mu.Lock()
+	s.sessions.reaches = reaches
 	for addr, e := range s.sessions.byAddr {
 		now := reaches(addr)
-		if e.onLink && !now && e.State == Established {
-			lost = append(lost, *e)
+		if e.onLink && !now {
+			lost = append(lost, addr)
 		}
 		e.onLink = now
 	}
 	s.sessions.mu.Unlock()
-	for _, e := range lost {
-		x, _ := s.sessions.update(e.Address, func(x *entry) {
-			x.Losses++
-			x.State, x.Synced, x.Problem, x.renew = Idle, false, "the link to the peer is down", !x.Dynamic
-		})
-		s.onSession(x)
-		if e.Dynamic {
-			_ = s.srv.DeletePeer(context.Background(), &api.DeletePeerRequest{Address: e.Address.String()}) // it may have gone
-			s.sessions.forget(e.Address)
-		}
+	for _, addr := range lost {
+		s.drop(addr, "the link to the peer is down", false)
+	}
+}
+
+// drop ends an established session and forgets all that was learned by it. A configured peer is made anew, after a
+// minute if it is cutOff.
+func (s *Speaker) drop(addr netip.Addr, problem string, cutOff bool) {
+	if s.sessions.state(addr) != Established {
+		return
+	}
+	x, _ := s.sessions.update(addr, func(x *entry) {
+		x.Losses++
+		x.State, x.Synced, x.Problem, x.renew, x.cutOff = Idle, false, problem, !x.Dynamic, cutOff
+	})
+	s.onSession(x)
+	if x.Dynamic {
+		_ = s.srv.DeletePeer(context.Background(), &api.DeletePeerRequest{Address: addr.String()}) // it may have gone
+		s.sessions.forget(addr)
 	}
 }

@@ -9,20 +9,22 @@ import (
 	"time"
 
 	"github.com/l3edge/l3edge/pkg/core/mark"
+	"github.com/l3edge/l3edge/pkg/lab/place"
+	"github.com/l3edge/l3edge/pkg/lab/topology"
 )
 
 const routedProtocol = mark.RouteRouted
 
 // StartRouted starts the node's routed, which is told nothing but the switch's name.
 func (h *Host) StartRouted() (err error) {
-	h.Routed, err = h.Start("routed", "routed", "--peer="+MLSName)
+	h.Routed, err = h.Start("routed", "routed", "--peer="+topology.MLSName)
 	return err
 }
 
 // StartPortald starts the node's portald; more arguments, as --mode=userspace, follow the usual ones.
 func (h *Host) StartPortald(args ...string) (err error) {
 	h.Portald, err = h.Start("portald", "portald",
-		append([]string{"--services=" + ServicesDir, "--portal-net=" + PortalNet}, args...)...)
+		append([]string{"--services=" + ServicesDir, "--portal-net=" + topology.PortalNet}, args...)...)
 	return err
 }
 
@@ -65,7 +67,7 @@ func (l *Lab) StartAllRouted() error {
 			return err
 		}
 	}
-	return Eventually(10*time.Second, l.Converged)
+	return place.Eventually(10*time.Second, l.Converged)
 }
 
 // Converged says what is missing until the switch has a route to every node's pods, and every node to every other's.
@@ -112,7 +114,7 @@ func (l *Lab) AddWebPods() ([]*Pod, error) {
 	web := l.Services["webfrontend"]
 	web.Endpoints = nil
 	for _, p := range pods {
-		web.Endpoints = append(web.Endpoints, Endpoint{Addr: p.IP, Node: p.Host.Name})
+		web.Endpoints = append(web.Endpoints, topology.Endpoint{Addr: p.IP, Node: p.Host.Name})
 	}
 	return pods, l.PublishService(web)
 }

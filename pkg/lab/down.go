@@ -12,17 +12,12 @@ import (
 // with the nest, and the next Up says what is in its way.
 func (l *Lab) Down() {
 	for _, h := range l.all() {
-		for _, p := range h.procs {
-			p.Kill()
-		}
 		for _, p := range h.pods {
 			_ = syscall.Kill(p.Info.Pause, syscall.SIGKILL)
 			_ = p.Net.Close()
 		}
+		h.Clear()
 		_ = syscall.Kill(h.Pid, syscall.SIGKILL)
-		_ = h.Net.Close()
-		_ = h.mnt.Close()
-		_ = h.uts.Close()
 		_ = unix.Unmount("/run/netns/"+h.Name, unix.MNT_DETACH)
 		_ = unix.Unlink("/run/netns/" + h.Name)
 	}

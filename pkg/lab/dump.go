@@ -10,6 +10,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/l3edge/l3edge/pkg/lab/place"
+	"github.com/l3edge/l3edge/pkg/lab/topology"
 )
 
 // Dump writes what somebody needs who was not there: links, addresses, routes, rules, BGP state and logs of every host.
@@ -17,10 +20,10 @@ func (l *Lab) Dump(w io.Writer) {
 	for _, h := range l.all() {
 		fmt.Fprintf(w, "\n######## %s\n", h.Name)
 		for _, command := range l.dumpCommands(h) {
-			h.dumpCommand(w, &h.Place, command)
+			h.dumpCommand(w, h.Place, command)
 		}
 		for _, name := range slices.Sorted(maps.Keys(h.pods)) {
-			h.dumpCommand(w, &h.pods[name].Place, "ip -4 addr show dev eth0; ip route")
+			h.dumpCommand(w, h.pods[name].Place, "ip -4 addr show dev eth0; ip route")
 		}
 		h.dumpLogs(w)
 	}
@@ -33,7 +36,7 @@ func (l *Lab) dumpCommands(h *Host) []string {
 		commands = append(commands, "nft list ruleset", "iptables-save", "sysctl net.ipv4.ip_forward net.bridge.bridge-nf-call-iptables",
 			"cat /run/l3edge/node.json", "ls -R /run/l3edge/leases", "routed status", "portald status", "ls -l "+ServicesDir, "conntrack -L 2>&1 | tail -40")
 	}
-	if h.Name == MLSName {
+	if h.Name == topology.MLSName {
 		switch h := l.MLS; h.Kind {
 		case FRR:
 			commands = append(commands, "vtysh --vty_socket "+confDir+" -c 'show bgp summary' -c 'show bgp ipv4 unicast' -c 'show ip route'")
@@ -46,7 +49,7 @@ func (l *Lab) dumpCommands(h *Host) []string {
 	return commands
 }
 
-func (h *Host) dumpCommand(w io.Writer, at *Place, command string) {
+func (h *Host) dumpCommand(w io.Writer, at *place.Place, command string) {
 	out, err := at.Run("sh", "-c", command)
 	if err != nil {
 		out += err.Error()
@@ -63,6 +66,6 @@ func (h *Host) dumpLogs(w io.Writer) {
 		if err != nil || len(b) == 0 {
 			continue
 		}
-		fmt.Fprintf(w, "---- %s of %s\n%s\n", filepath.Base(path), h.Name, lastLines(string(b), 60))
+		fmt.Fprintf(w, "---- %s of %s\n%s\n", filepath.Base(path), h.Name, place.LastLines(string(b), 60))
 	}
 }

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+// Package lab builds the article's lab out of network namespaces: a multilayer switch, four nodes with pods, a master
+// and a client outside. It is what l3ctl lab shows, and the harness of the end-to-end tests. It runs inside a nest.
 package lab
 
 import (
@@ -16,31 +18,29 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/l3edge/l3edge/pkg/edge/netns"
+	"github.com/l3edge/l3edge/pkg/lab/place"
+	"github.com/l3edge/l3edge/pkg/lab/topology"
 )
 
 // Host is one machine of the lab: the switch, a node, or a bystander.
 type Host struct {
-	Place
-	Spec HostSpec // zero for the switch
-	Pid  int      // of the pause process that holds the namespaces, inside the nest
+	*place.Place
+	Spec topology.HostSpec // zero for the switch
+	Pid  int               // of the pause process that holds the namespaces, inside the nest
 
-	Routed, Portald *Process // nil until started
+	Routed, Portald *place.Process // nil until started
 
-	mnt, uts *os.File
-	log      string // directory of its programs' logs
-
-	mu    sync.Mutex // guards what follows
-	pods  map[string]*Pod
-	procs []*Process // all that were started in a place of this host
+	log  string // directory of its programs' logs
+	mu   sync.Mutex
+	pods map[string]*Pod // guarded by mu
 }
 
 // Lab is a running lab. Its methods are for one goroutine, except that pods may be added at once.
 type Lab struct {
-	Topology Topology
+	Topology topology.Topology
 	MLS      *Switch
 	Hosts    map[string]*Host // by name, without the switch
-	Services map[string]Service
+	Services map[string]topology.Service
 }
 
 // Config says how to build a lab.
@@ -62,18 +62,18 @@ func Up(cfg Config) (*Lab, error) {
 	if err := cfg.MLS.check(); err != nil {
 		return nil, err
 	}
-	l := &Lab{Topology: Article(), Hosts: map[string]*Host{}, Services: map[string]Service{}}
+	l := &Lab{Topology: topology.Article(), Hosts: map[string]*Host{}, Services: map[string]topology.Service{}}
 	return l, l.up(cfg)
 }
 
 func (l *Lab) up(cfg Config) error {
-	for _, s := range ArticleServices() {
+	for _, s := range topology.ArticleServices() {
 		l.Services[s.Name] = s
 	}
 	if err := l.prepareFiles(cfg.Bin); err != nil {
 		return fmt.Errorf("prepare files: %w", err)
 	}
-	mls, err := l.newHost(MLSName, HostSpec{})
+	mls, err := l.newHost(topology.MLSName, topology.HostSpec{})
 	if err != nil {
 		return err
 	}
@@ -141,7 +141,7 @@ func (l *Lab) prepareFiles(bin string) error {
 		return err
 	}
 	own := filepath.Join(hostDir, ".nest", "etc", "netns")
-	for _, name := range append([]string{MLSName}, l.hostNames()...) {
+	for _, name := range append([]string{topology.MLSName}, l.hostNames()...) {
 		if err := writeFile(filepath.Join(own, name, "hosts"), l.Topology.HostsFile(name)); err != nil {
 			return err
 		}
@@ -158,7 +158,7 @@ func (l *Lab) hostNames() []string {
 }
 
 // newHost makes the host's namespaces, with its own files in them, held by a pause process and pinned for ip netns.
-func (l *Lab) newHost(name string, spec HostSpec) (*Host, error) {
+func (l *Lab) newHost(name string, spec topology.HostSpec) (*Host, error) {
 	if err := l.hostFiles(name, spec); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
@@ -183,14 +183,7 @@ func (l *Lab) newHost(name string, spec HostSpec) (*Host, error) {
 	}
 	go cmd.Wait() //nolint:errcheck // reaps it
 	h := &Host{Spec: spec, Pid: cmd.Process.Pid, log: filepath.Join(logDir, name), pods: map[string]*Pod{}}
-	h.Place = Place{Name: name, host: h}
-	ns := fmt.Sprintf("/proc/%d/ns/", h.Pid)
-	var errs [3]error
-	h.Net, errs[0] = netns.Open(ns + "net")
-	h.mnt, errs[1] = os.Open(ns + "mnt")
-	h.uts, errs[2] = os.Open(ns + "uts")
-	err = errors.Join(errs[:]...)
-	if err == nil {
+	if h.Place, err = place.Open(name, h.Pid, h.log); err == nil {
 		err = h.Net.Mount("/run/netns/" + name)
 	}
 	if err != nil {
@@ -201,7 +194,7 @@ func (l *Lab) newHost(name string, spec HostSpec) (*Host, error) {
 }
 
 // hostFiles writes the files that the host has from the start into the upper halves of its overlays.
-func (l *Lab) hostFiles(name string, spec HostSpec) error {
+func (l *Lab) hostFiles(name string, spec topology.HostSpec) error {
 	etc := filepath.Join(hostDir, name, "etc")
 	files := map[string]string{"hosts": l.Topology.HostsFile(name), "hostname": name + "\n"}
 	if spec.Pods.IsValid() {
@@ -250,7 +243,7 @@ const StateFile = Dir + "/lab.json"
 
 func (l *Lab) writeState(mls Kind) error {
 	s := State{MLS: mls, Started: time.Now().Round(time.Second)}
-	s.Hosts = append(s.Hosts, HostState{Name: MLSName, Addr: l.Topology.Segments[0].Addr.String(), Pid: l.MLS.Pid})
+	s.Hosts = append(s.Hosts, HostState{Name: topology.MLSName, Addr: l.Topology.Segments[0].Addr.String(), Pid: l.MLS.Pid})
 	for _, spec := range l.Topology.Hosts {
 		h := HostState{Name: spec.Name, Addr: spec.Addr.String(), Pid: l.Hosts[spec.Name].Pid}
 		if spec.Pods.IsValid() {
@@ -295,4 +288,15 @@ func copyFile(from, to string) error {
 	}
 	_, err = io.Copy(out, in)
 	return errors.Join(err, out.Close())
+}
+
+// inParallel calls f for every item at once and joins the errors.
+func inParallel[T any](items []T, f func(T) error) error {
+	errs := make([]error, len(items))
+	var wg sync.WaitGroup
+	for i, item := range items {
+		wg.Go(func() { errs[i] = f(item) })
+	}
+	wg.Wait()
+	return errors.Join(errs...)
 }

@@ -14,6 +14,9 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/l3edge/l3edge/pkg/lab/place"
+	"github.com/l3edge/l3edge/pkg/lab/topology"
 )
 
 // Kind says which router is the multilayer switch.
@@ -56,11 +59,11 @@ func (k Kind) check() error {
 type Switch struct {
 	*Host
 	Kind    Kind
-	Daemons []*Process // in the order of their start
+	Daemons []*place.Process // in the order of their start
 }
 
 // Start starts the switch's routing daemons.
-func (s *Switch) Start(t Topology) error {
+func (s *Switch) Start(t topology.Topology) error {
 	var err error
 	switch s.Kind {
 	case Embedded:
@@ -89,8 +92,8 @@ func (s *Switch) daemon(log string, command ...string) error {
 const confDir = Dir + "/mls"
 
 // startFRR runs zebra and bgpd with all their files in one directory of the user frr: FRR refuses to run as root.
-func (s *Switch) startFRR(t Topology) error {
-	if err := writeFile(confDir+"/zebra.conf", "hostname "+MLSName+"\n"); err != nil {
+func (s *Switch) startFRR(t topology.Topology) error {
+	if err := writeFile(confDir+"/zebra.conf", "hostname "+topology.MLSName+"\n"); err != nil {
 		return err
 	}
 	if err := writeFile(confDir+"/bgpd.conf", t.FRRConfig()); err != nil {
@@ -117,7 +120,7 @@ func (s *Switch) startFRR(t Topology) error {
 	return s.listening()
 }
 
-func (s *Switch) startBIRD(t Topology) error {
+func (s *Switch) startBIRD(t topology.Topology) error {
 	if err := writeFile(confDir+"/bird.conf", t.BIRDConfig()); err != nil {
 		return err
 	}
@@ -150,7 +153,7 @@ func (s *Switch) listening() error {
 func (s *Switch) await(f func() error) error {
 	var dead error
 	last := s.Daemons[len(s.Daemons)-1]
-	err := Eventually(5*time.Second, func() error {
+	err := place.Eventually(5*time.Second, func() error {
 		if _, dead = last.Running(); dead != nil {
 			return nil
 		}

@@ -14,19 +14,20 @@ import (
 	"time"
 
 	"github.com/l3edge/l3edge/pkg/core/service"
-	"github.com/l3edge/l3edge/pkg/edge/netns"
+	"github.com/l3edge/l3edge/pkg/lab/place"
 	"github.com/l3edge/l3edge/pkg/lab/pod"
+	"github.com/l3edge/l3edge/pkg/lab/topology"
 )
 
 // Pod is a pod on one of the lab's hosts, and a place to run programs in: its network, the host's files.
 type Pod struct {
-	Place      // Name is HOST/POD
-	Info       pod.Pod
-	Host       *Host
-	IP         netip.Addr
-	Veth       string              // the host's end of its cable
-	Containers map[string]*Process // by name
-	lab        *Lab
+	*place.Place // Name is HOST/POD
+	Info         pod.Pod
+	Host         *Host
+	IP           netip.Addr
+	Veth         string                    // the host's end of its cable
+	Containers   map[string]*place.Process // by name
+	lab          *Lab
 }
 
 // Container is one application container of a pod: a web server on a port.
@@ -48,17 +49,16 @@ func (l *Lab) AddPod(h *Host, name string, containers ...Container) (*Pod, error
 	if err != nil {
 		return nil, err
 	}
-	p := &Pod{Host: h, lab: l, Containers: map[string]*Process{}}
+	p := &Pod{Host: h, lab: l, Containers: map[string]*place.Process{}}
 	if err := json.Unmarshal([]byte(out), &p.Info); err != nil {
 		return nil, fmt.Errorf("pod %s: %w", name, err)
 	}
 	if err := p.readResult(); err != nil {
 		return nil, fmt.Errorf("pod %s: %w", name, err)
 	}
-	p.Place = Place{Name: h.Name + "/" + name, host: h}
 	// Through the host's root: the pin lies in the host's mount namespace, and it outlives the pause process.
-	if p.Net, err = netns.Open(fmt.Sprintf("/proc/%d/root%s", h.Pid, p.Info.Netns)); err != nil {
-		return nil, fmt.Errorf("pod %s: %w", name, err)
+	if p.Place, err = h.Place.Pod(h.Name+"/"+name, fmt.Sprintf("/proc/%d/root%s", h.Pid, p.Info.Netns)); err != nil {
+		return nil, err
 	}
 	h.mu.Lock()
 	h.pods[name] = p
@@ -90,22 +90,22 @@ func (p *Pod) readResult() error {
 
 // StartContainer starts a container in the pod, with the variables of the services that exist now, and waits for it to answer.
 func (p *Pod) StartContainer(c Container) error {
-	var services []Service
+	var services []topology.Service
 	for _, s := range p.lab.Services {
 		services = append(services, s)
 	}
-	proc, err := p.startEnv(service.Env(snapshot(services), "default"), p.Info.Name+"."+c.Name,
+	proc, err := p.StartEnv(service.Env(topology.Snapshot(services), "default"), p.Info.Name+"."+c.Name,
 		"l3ctl", "lab", "web", "--container="+c.Name, "--pod="+p.Info.Name, "--port="+strconv.Itoa(c.Port))
 	if err != nil {
 		return err
 	}
 	p.Containers[c.Name] = proc
-	return awaitWeb(&p.Place, proc, "127.0.0.1:"+strconv.Itoa(c.Port))
+	return awaitWeb(p.Place, proc, "127.0.0.1:"+strconv.Itoa(c.Port))
 }
 
 // awaitWeb waits until the process answers at addr, seen from the place.
-func awaitWeb(p *Place, proc *Process, addr string) error {
-	return Eventually(5*time.Second, func() error {
+func awaitWeb(p *place.Place, proc *place.Process, addr string) error {
+	return place.Eventually(5*time.Second, func() error {
 		if _, err := proc.Running(); err != nil {
 			return err
 		}
@@ -145,7 +145,7 @@ func (l *Lab) StartMaster() error {
 		if err != nil {
 			return err
 		}
-		if err := awaitWeb(&masta.Place, proc, "127.0.0.1:"+strconv.Itoa(port)); err != nil {
+		if err := awaitWeb(masta.Place, proc, "127.0.0.1:"+strconv.Itoa(port)); err != nil {
 			return err
 		}
 	}
@@ -166,7 +166,7 @@ func (h *Host) WriteFile(path, text string) error {
 }
 
 // PublishService makes the service what all nodes' portald read about it.
-func (l *Lab) PublishService(s Service) error {
+func (l *Lab) PublishService(s topology.Service) error {
 	l.Services[s.Name] = s
 	for _, h := range l.Nodes() {
 		if err := h.WriteFile(ServicesDir+"/"+s.Name+".yaml", s.Manifest()); err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/l3edge/l3edge/pkg/edge/netns"
+	"github.com/l3edge/l3edge/pkg/lab/topology"
 )
 
 // Uplink is the interface of every host.
@@ -26,7 +27,7 @@ func (l *Lab) wire() error {
 		}
 		return sysctl("net/ipv4/ip_forward", "1")
 	}); err != nil {
-		return fmt.Errorf("wire %s: %w", MLSName, err)
+		return fmt.Errorf("wire %s: %w", topology.MLSName, err)
 	}
 	for _, spec := range l.Topology.Hosts {
 		if err := l.plug(spec); err != nil {
@@ -36,7 +37,7 @@ func (l *Lab) wire() error {
 	return nil
 }
 
-func addSegment(s Segment) error {
+func addSegment(s topology.Segment) error {
 	br := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: s.Bridge}}
 	if err := netlink.LinkAdd(br); err != nil {
 		return err
@@ -45,8 +46,8 @@ func addSegment(s Segment) error {
 }
 
 // plug connects the host's ens18 to a port of the switch and makes the switch the host's default gateway.
-func (l *Lab) plug(spec HostSpec) error {
-	host, segment := l.Hosts[spec.Name], l.Topology.segmentOf(spec)
+func (l *Lab) plug(spec topology.HostSpec) error {
+	host, segment := l.Hosts[spec.Name], l.Topology.SegmentOf(spec)
 	if err := l.MLS.Net.Do(func() error { return addPort(segment.Bridge, spec.Name, host.Net) }); err != nil {
 		return err
 	}

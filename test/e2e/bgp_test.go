@@ -17,6 +17,7 @@ import (
 	"github.com/l3edge/l3edge/pkg/core/mark"
 	"github.com/l3edge/l3edge/pkg/lab"
 	"github.com/l3edge/l3edge/pkg/lab/labtest"
+	"github.com/l3edge/l3edge/pkg/lab/topology"
 )
 
 func everySwitch(t *testing.T, f func(t *testing.T, mls lab.Kind)) {
@@ -73,28 +74,28 @@ func TestPromise04BGPInPlaceOfStatics(t *testing.T) {
 		if d := cmp.Diff(want, ways(t, l.MLS.Host, l.MLS.RouteProtocol())); d != "" {
 			t.Errorf("the switch's BGP routes (-want +got):\n%s", d)
 		}
-		for line := range strings.Lines(run(t, &l.MLS.Place, "ip", "-4", "route")) {
+		for line := range strings.Lines(run(t, l.MLS.Place, "ip", "-4", "route")) {
 			if !strings.Contains(line, " proto kernel ") && !slices.ContainsFunc(want, func(w string) bool { return strings.HasPrefix(line, w[:14]) }) {
 				t.Errorf("the switch has a route that is neither connected nor learned: %s", line)
 			}
 		}
 		for _, h := range l.Nodes() {
 			var s status
-			must(t, json.Unmarshal([]byte(run(t, &h.Place, "routed", "status", "--json")), &s))
+			must(t, json.Unmarshal([]byte(run(t, h.Place, "routed", "status", "--json")), &s))
 			a := h.Spec.Addr.Addr().As4()
 			asn := 4200000000 + uint32(a[1])<<16 + uint32(a[2])<<8 + uint32(a[3])
 			if s.ASN != asn || s.RouterID != h.Spec.Addr.Addr() {
 				t.Errorf("%s: ASN %d, router id %s; want %d, %s", h.Name, s.ASN, s.RouterID, asn, h.Spec.Addr.Addr())
 			}
-			if len(s.Sessions) != 1 || s.Sessions[0].ASN != lab.MLSASN || s.Sessions[0].State != "established" {
-				t.Errorf("%s: sessions %+v, want one, established, with the learned ASN %d", h.Name, s.Sessions, lab.MLSASN)
+			if len(s.Sessions) != 1 || s.Sessions[0].ASN != topology.MLSASN || s.Sessions[0].State != "established" {
+				t.Errorf("%s: sessions %+v, want one, established, with the learned ASN %d", h.Name, s.Sessions, topology.MLSASN)
 			}
 			if got := ways(t, h, mark.RouteRouted); len(got) != 3 {
 				t.Errorf("%s: routes to other nodes' pods: %v, want 3", h.Name, got)
 			}
 		}
 		one, four := addPod(t, l, "kubminion1", "one"), addPod(t, l, "kubminion4", "four")
-		if a := ask(t, &one.Place, on(four.IP, 8080)); a.Client.Addr() != one.IP {
+		if a := ask(t, one.Place, on(four.IP, 8080)); a.Client.Addr() != one.IP {
 			t.Errorf("%s saw %s, want %s", four.Name, a.Client, one.IP)
 		}
 	})
@@ -106,7 +107,7 @@ func TestPromise05StopStartKill(t *testing.T) {
 	everySwitch(t, func(t *testing.T, mls lab.Kind) {
 		l := routed(t, mls)
 		node, other := l.Hosts["kubminion1"], l.Hosts["kubminion3"]
-		before := run(t, &node.Place, "ip", "-4", "route")
+		before := run(t, node.Place, "ip", "-4", "route")
 
 		must(t, node.Routed.Stop())
 		labtest.Within(t, time.Second, "the route leaves the switch and the other nodes", func() error {
@@ -132,7 +133,7 @@ func TestPromise05StopStartKill(t *testing.T) {
 				t.Errorf("%s has duplicate routes: %v", h.Name, routes)
 			}
 		}
-		after := run(t, &node.Place, "ip", "-4", "route")
+		after := run(t, node.Place, "ip", "-4", "route")
 		if d := cmp.Diff(withoutNexthopIDs(before), withoutNexthopIDs(after)); d != "" {
 			t.Errorf("the node's routes before and after (-before +after):\n%s", d)
 		}
@@ -166,7 +167,7 @@ func TestPromise10PortalNetStaysLocal(t *testing.T) {
 	l := routed(t, lab.Embedded)
 	portal(t, l, "nftables")
 	for _, h := range []*lab.Host{l.MLS.Host, l.Hosts["outside"], l.Hosts["kubmasta"]} {
-		if out := run(t, &h.Place, "ip", "-4", "route"); strings.Contains(out, "10.100.") {
+		if out := run(t, h.Place, "ip", "-4", "route"); strings.Contains(out, "10.100.") {
 			t.Errorf("%s has a route to the portal net:\n%s", h.Name, out)
 		}
 	}
@@ -198,7 +199,7 @@ func TestPromise11NodeOffTheNetwork(t *testing.T) {
 	l := routed(t, lab.Embedded)
 	pods, err := l.AddWebPods()
 	must(t, err)
-	outside := &l.Hosts["outside"].Place
+	outside := l.Hosts["outside"].Place
 	reach := func(i int) error { return outside.Reaches(on(pods[i].IP, 8080)) }
 
 	must(t, l.Unplug("kubminion3"))
@@ -210,7 +211,7 @@ func TestPromise11NodeOffTheNetwork(t *testing.T) {
 			t.Errorf("%s: %v", p.Name, err)
 		}
 	}
-	if a := ask(t, &pods[0].Place, on(pods[3].IP, 8080)); a.Client.Addr() != pods[0].IP {
+	if a := ask(t, pods[0].Place, on(pods[3].IP, 8080)); a.Client.Addr() != pods[0].IP {
 		t.Errorf("across the segments: %v", a)
 	}
 	if err := pods[2].Reaches("127.0.0.1:8080"); err != nil {

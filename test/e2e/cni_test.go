@@ -10,6 +10,7 @@ import (
 
 	"github.com/l3edge/l3edge/pkg/lab"
 	"github.com/l3edge/l3edge/pkg/lab/labtest"
+	"github.com/l3edge/l3edge/pkg/lab/place"
 )
 
 // Promise 1: bridge-l3 out of /opt/cni/bin makes the bridge on the first ADD, gives pods the next addresses, and DEL
@@ -20,36 +21,36 @@ func TestPromise01PodsOnABridge(t *testing.T) {
 	if out, err := node.Run("ip", "link", "show", "docker0"); err == nil {
 		t.Fatalf("docker0 is there before the first pod: %s", out)
 	}
-	before := run(t, &node.Place, "ip", "-br", "link")
+	before := run(t, node.Place, "ip", "-br", "link")
 	one, two := addPod(t, l, "kubminion1", "one"), addPod(t, l, "kubminion1", "two")
 
-	if out := run(t, &node.Place, "ip", "-br", "-4", "addr", "show", "docker0"); !strings.Contains(out, " 10.10.10.1/24 ") {
+	if out := run(t, node.Place, "ip", "-br", "-4", "addr", "show", "docker0"); !strings.Contains(out, " 10.10.10.1/24 ") {
 		t.Errorf("docker0 has not the subnet's first address: %s", out)
 	}
-	if out := run(t, &node.Place, "cat", "/proc/sys/net/ipv4/ip_forward"); out != "1\n" {
+	if out := run(t, node.Place, "cat", "/proc/sys/net/ipv4/ip_forward"); out != "1\n" {
 		t.Errorf("the node does not forward: %s", out)
 	}
 	if one.IP.String() != "10.10.10.2" || two.IP.String() != "10.10.10.3" {
 		t.Errorf("pods got %s and %s, want the next two addresses", one.IP, two.IP)
 	}
-	if out := run(t, &one.Place, "ip", "route"); !strings.HasPrefix(out, "default via 10.10.10.1 dev eth0") {
+	if out := run(t, one.Place, "ip", "route"); !strings.HasPrefix(out, "default via 10.10.10.1 dev eth0") {
 		t.Errorf("the pod's default route is not the bridge: %s", out)
 	}
-	uplink := run(t, &node.Place, "cat", "/sys/class/net/ens18/mtu")
-	if out := run(t, &one.Place, "ip", "link", "show", "eth0"); !strings.Contains(out, " mtu "+strings.TrimSpace(uplink)+" ") {
+	uplink := run(t, node.Place, "cat", "/sys/class/net/ens18/mtu")
+	if out := run(t, one.Place, "ip", "link", "show", "eth0"); !strings.Contains(out, " mtu "+strings.TrimSpace(uplink)+" ") {
 		t.Errorf("the pod's MTU is not the uplink's %s: %s", uplink, out)
 	}
-	if out := run(t, &node.Place, "bridge", "link", "show", "dev", one.Veth); !strings.Contains(out, "master docker0") {
+	if out := run(t, node.Place, "bridge", "link", "show", "dev", one.Veth); !strings.Contains(out, "master docker0") {
 		t.Errorf("%s is not on docker0: %s", one.Veth, out)
 	}
 
 	must(t, one.Delete())
 	must(t, two.Delete())
-	after := run(t, &node.Place, "sh", "-c", "ip -br link | grep -v docker0")
+	after := run(t, node.Place, "sh", "-c", "ip -br link | grep -v docker0")
 	if strings.Count(after, "\n") != strings.Count(before, "\n") {
 		t.Errorf("links are left behind:\n%s\nbefore:\n%s", after, before)
 	}
-	if out := run(t, &node.Place, "find", "/run/l3edge", "/run/netns", "-type", "f"); strings.Contains(out, "10.10.10") || strings.Contains(out, "cni-") {
+	if out := run(t, node.Place, "find", "/run/l3edge", "/run/netns", "-type", "f"); strings.Contains(out, "10.10.10") || strings.Contains(out, "cni-") {
 		t.Errorf("files are left behind:\n%s", out)
 	}
 	for _, netns := range []string{"", one.Info.Netns} { // as a runtime does it, and one that has forgotten that the namespace is gone
@@ -74,12 +75,12 @@ func TestPromise02NoMasquerade(t *testing.T) {
 		servers = append(servers, on(p.IP, 8080))
 	}
 	for _, server := range servers {
-		if a := ask(t, &client.Place, server); a.Client.Addr() != client.IP {
+		if a := ask(t, client.Place, server); a.Client.Addr() != client.IP {
 			t.Errorf("%s saw %s, want the pod's own address %s", server, a.Client, client.IP)
 		}
 	}
 	for _, h := range l.Nodes() {
-		if out := run(t, &h.Place, "iptables-save", "-t", "nat"); strings.Contains(out, "-A POSTROUTING") {
+		if out := run(t, h.Place, "iptables-save", "-t", "nat"); strings.Contains(out, "-A POSTROUTING") {
 			t.Errorf("%s: nat POSTROUTING is not empty:\n%s", h.Name, out)
 		}
 	}
@@ -90,9 +91,9 @@ func TestPromise03PodsAreReachable(t *testing.T) {
 	l := routed(t, lab.Embedded)
 	pods, err := l.AddWebPods()
 	must(t, err)
-	from := []*lab.Place{&l.Hosts["outside"].Place, &l.Hosts["kubmasta"].Place}
+	from := []*place.Place{l.Hosts["outside"].Place, l.Hosts["kubmasta"].Place}
 	for _, p := range pods {
-		from = append(from, &p.Place, &p.Host.Place)
+		from = append(from, p.Place, p.Host.Place)
 	}
 	for _, client := range from {
 		for _, server := range pods {
@@ -120,8 +121,8 @@ func TestPromise06PauseHoldsThePod(t *testing.T) {
 			}
 		}
 	})
-	outside := &l.Hosts["outside"].Place
-	answers := func(t *testing.T, from *lab.Place, addr, container string) {
+	outside := l.Hosts["outside"].Place
+	answers := func(t *testing.T, from *place.Place, addr, container string) {
 		t.Helper()
 		out, err := from.Get(addr, "/")
 		must(t, err)
@@ -129,7 +130,7 @@ func TestPromise06PauseHoldsThePod(t *testing.T) {
 			t.Errorf("from %s, %s: want container %s of webpod, got\n%s", from.Name, addr, container, out)
 		}
 	}
-	refuses := func(t *testing.T, from *lab.Place, addr string) {
+	refuses := func(t *testing.T, from *place.Place, addr string) {
 		t.Helper()
 		if from.Reaches(addr) == nil {
 			t.Errorf("from %s, %s should not answer", from.Name, addr)
@@ -138,12 +139,12 @@ func TestPromise06PauseHoldsThePod(t *testing.T) {
 	t.Run("two containers share address, ports and localhost", func(t *testing.T) {
 		answers(t, outside, on(pod.IP, 80), "web80")
 		answers(t, outside, on(pod.IP, 8080), "web8080")
-		answers(t, &pod.Place, "127.0.0.1:80", "web80")
-		answers(t, &pod.Place, "127.0.0.1:8080", "web8080")
+		answers(t, pod.Place, "127.0.0.1:80", "web80")
+		answers(t, pod.Place, "127.0.0.1:8080", "web8080")
 	})
 	t.Run("hostPorts answer on the node's address", func(t *testing.T) {
-		others := []*lab.Place{outside, &l.Hosts["kubminion2"].Place, &l.Hosts["kubminion3"].Place, &l.Hosts["kubmasta"].Place}
-		for _, from := range append(others, &node.Place) {
+		others := []*place.Place{outside, l.Hosts["kubminion2"].Place, l.Hosts["kubminion3"].Place, l.Hosts["kubmasta"].Place}
+		for _, from := range append(others, node.Place) {
 			answers(t, from, on(node.Spec.Addr.Addr(), 80), "web80")
 			answers(t, from, on(node.Spec.Addr.Addr(), 8080), "web8080")
 		}
@@ -156,10 +157,10 @@ func TestPromise06PauseHoldsThePod(t *testing.T) {
 		answers(t, outside, on(pod.IP, 8080), "web8080")
 		refuses(t, outside, on(pod.IP, 80))
 		pod.Containers["web8080"].Kill()
-		if out := run(t, &pod.Place, "ip", "-br", "-4", "addr", "show", "eth0"); !strings.Contains(out, pod.IP.String()+"/24") {
+		if out := run(t, pod.Place, "ip", "-br", "-4", "addr", "show", "eth0"); !strings.Contains(out, pod.IP.String()+"/24") {
 			t.Errorf("the address is gone: %s", out)
 		}
-		if _, err := fmt.Sscan(run(t, &node.Place, "pgrep", "-cx", "pause"), new(int)); err != nil {
+		if _, err := fmt.Sscan(run(t, node.Place, "pgrep", "-cx", "pause"), new(int)); err != nil {
 			t.Error(err)
 		}
 		must(t, pod.StartContainer(web8080))
@@ -168,12 +169,12 @@ func TestPromise06PauseHoldsThePod(t *testing.T) {
 	})
 	t.Run("hostPorts disappear with the pod", func(t *testing.T) {
 		must(t, pod.Delete())
-		for _, from := range []*lab.Place{outside, &l.Hosts["kubminion2"].Place, &node.Place} {
+		for _, from := range []*place.Place{outside, l.Hosts["kubminion2"].Place, node.Place} {
 			refuses(t, from, on(node.Spec.Addr.Addr(), 80))
 			refuses(t, from, on(node.Spec.Addr.Addr(), 8080))
 		}
 		labtest.Within(t, 2*time.Second, "no rule of it is left", func() error {
-			if out := run(t, &node.Place, "nft", "list", "ruleset"); strings.Contains(out, pod.IP.String()) {
+			if out := run(t, node.Place, "nft", "list", "ruleset"); strings.Contains(out, pod.IP.String()) {
 				return fmt.Errorf("rules of the pod are left:\n%s", out)
 			}
 			return nil

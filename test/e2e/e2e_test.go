@@ -10,6 +10,7 @@ import (
 
 	"github.com/l3edge/l3edge/pkg/lab"
 	"github.com/l3edge/l3edge/pkg/lab/labtest"
+	"github.com/l3edge/l3edge/pkg/lab/place"
 )
 
 func TestMain(m *testing.M) { labtest.Main(m) }
@@ -23,7 +24,7 @@ func must(t *testing.T, err error) {
 }
 
 // run runs a program there and returns its output.
-func run(t *testing.T, p *lab.Place, name string, args ...string) string {
+func run(t *testing.T, p *place.Place, name string, args ...string) string {
 	t.Helper()
 	out, err := p.Run(name, args...)
 	must(t, err)
@@ -71,7 +72,7 @@ func portal(t *testing.T, l *lab.Lab, mode string) []*lab.Pod {
 
 const vip = "10.100.87.105:80"
 
-func ask(t *testing.T, p *lab.Place, addr string) lab.Answer {
+func ask(t *testing.T, p *place.Place, addr string) place.Answer {
 	t.Helper()
 	a, err := p.Ask(addr)
 	must(t, err)
@@ -92,12 +93,12 @@ func serveOutside(t *testing.T, l *lab.Lab) string {
 }
 
 // capture starts recording on an interface that has come to rest; the function it returns stops it and gives what passed.
-func capture(t *testing.T, h *lab.Host, iface string, ports ...uint16) (stop func() []lab.Packet) {
+func capture(t *testing.T, h *lab.Host, iface string, ports ...uint16) (stop func() []place.Packet) {
 	t.Helper()
 	must(t, h.AwaitQuiet(iface, ports...))
 	c, err := h.NewCapture(iface, ports...)
 	must(t, err)
-	return func() []lab.Packet {
+	return func() []place.Packet {
 		t.Helper()
 		packets, err := c.Stop()
 		must(t, err)

@@ -12,6 +12,8 @@ import (
 
 	"github.com/l3edge/l3edge/pkg/lab"
 	"github.com/l3edge/l3edge/pkg/lab/labtest"
+	"github.com/l3edge/l3edge/pkg/lab/place"
+	"github.com/l3edge/l3edge/pkg/lab/topology"
 )
 
 var vipAddr = netip.MustParseAddrPort(vip)
@@ -21,7 +23,7 @@ func TestPromise07TheArticlesChains(t *testing.T) {
 	l := routed(t, lab.Embedded)
 	portal(t, l, "userspace")
 	node := l.Hosts["kubminion1"]
-	rules := run(t, &node.Place, "iptables-save", "-t", "nat")
+	rules := run(t, node.Place, "iptables-save", "-t", "nat")
 	ports := map[string]bool{}
 	for service, vip := range map[string]string{
 		"kubernetes": "10.100.0.2/32 -p tcp -m comment --comment %s -m tcp --dport 443", "kubernetes-ro": "10.100.0.1/32 -p tcp -m comment --comment %s -m tcp --dport 80",
@@ -51,7 +53,7 @@ func TestPromise07TheArticlesChains(t *testing.T) {
 		t.Errorf("nat POSTROUTING is not empty:\n%s", rules)
 	}
 	for _, addr := range []string{"10.100.0.2:443", "10.100.0.1:80"} {
-		if a := ask(t, &node.Place, addr); a.Node != "kubmasta" {
+		if a := ask(t, node.Place, addr); a.Node != "kubmasta" {
 			t.Errorf("%s is answered by %s, want kubmasta", addr, a.Node)
 		}
 	}
@@ -79,7 +81,7 @@ func fileTakesEffect(t *testing.T, l *lab.Lab, node *lab.Host) {
 }
 
 // spread asks 100 times and returns how often each backend answered; every client address goes through check.
-func spread(t *testing.T, from *lab.Place, check func(lab.Answer)) map[string]int {
+func spread(t *testing.T, from *place.Place, check func(place.Answer)) map[string]int {
 	t.Helper()
 	count := map[string]int{}
 	for range 100 {
@@ -108,7 +110,7 @@ func TestPromise08TwoConnections(t *testing.T) {
 	onVeth := capture(t, node, client.Veth)
 	onWire := capture(t, node, lab.Uplink, 80, 8080)
 	remote := 0
-	wantAllFour(t, client.Name, spread(t, &client.Place, func(a lab.Answer) {
+	wantAllFour(t, client.Name, spread(t, client.Place, func(a place.Answer) {
 		if a.Node == node.Name {
 			return
 		}
@@ -123,7 +125,7 @@ func TestPromise08TwoConnections(t *testing.T) {
 			t.Errorf("on the pod's veth: %s, want only %s and the portal", p, client.IP)
 		}
 	}
-	if got := lab.Flows(veth); got != 100 {
+	if got := place.Flows(veth); got != 100 {
 		t.Errorf("%d connections between the pod and the portal for 100 requests", got)
 	}
 	for _, p := range wire {
@@ -135,10 +137,10 @@ func TestPromise08TwoConnections(t *testing.T) {
 			t.Errorf("on ens18: %s, want only %s and a backend's port 8080", p, nodeAddr)
 		}
 	}
-	if got := lab.Flows(wire); got != remote || remote == 0 {
+	if got := place.Flows(wire); got != remote || remote == 0 {
 		t.Errorf("%d connections on ens18 for %d requests to other nodes", got, remote)
 	}
-	wantAllFour(t, node.Name, spread(t, &node.Place, func(lab.Answer) {}))
+	wantAllFour(t, node.Name, spread(t, node.Place, func(place.Answer) {}))
 }
 
 // Promise 9: the portal in the kernel: one connection, and the backend sees the true pod, wherever it is.
@@ -150,7 +152,7 @@ func TestPromise09OneConnection(t *testing.T) {
 
 	onWire := capture(t, node, lab.Uplink, 80, 8080)
 	remote := 0
-	wantAllFour(t, client.Name, spread(t, &client.Place, func(a lab.Answer) {
+	wantAllFour(t, client.Name, spread(t, client.Place, func(a place.Answer) {
 		if a.Client.Addr() != client.IP {
 			t.Errorf("%s saw %s, want the pod %s", a.Pod, a.Client, client.IP)
 		}
@@ -164,15 +166,15 @@ func TestPromise09OneConnection(t *testing.T) {
 			t.Errorf("on ens18: %s, want the pod's own address %s", p, client.IP)
 		}
 	}
-	if got := lab.Flows(wire); got != remote || remote == 0 {
+	if got := place.Flows(wire); got != remote || remote == 0 {
 		t.Errorf("%d connections on ens18 for %d requests to other nodes", got, remote)
 	}
-	wantAllFour(t, node.Name, spread(t, &node.Place, func(lab.Answer) {}))
+	wantAllFour(t, node.Name, spread(t, node.Place, func(place.Answer) {}))
 
 	alone := func(t *testing.T, backend *lab.Pod) {
 		t.Helper()
 		web := l.Services["webfrontend"]
-		web.Endpoints = []lab.Endpoint{{Addr: backend.IP, Node: backend.Host.Name}}
+		web.Endpoints = []topology.Endpoint{{Addr: backend.IP, Node: backend.Host.Name}}
 		must(t, l.PublishService(web))
 		labtest.Within(t, 5*time.Second, "one endpoint", func() error {
 			for range 10 {
@@ -187,13 +189,13 @@ func TestPromise09OneConnection(t *testing.T) {
 	}
 	t.Run("client and backend on the same bridge", func(t *testing.T) {
 		alone(t, pods[0])
-		if a := ask(t, &client.Place, vip); a.Client.Addr() != client.IP || a.Pod != pods[0].Info.Name {
+		if a := ask(t, client.Place, vip); a.Client.Addr() != client.IP || a.Pod != pods[0].Info.Name {
 			t.Errorf("%s saw %s, want %s at %s", a.Pod, a.Client, client.IP, pods[0].Info.Name)
 		}
 	})
 	t.Run("a pod balanced to itself", func(t *testing.T) {
 		alone(t, pods[0])
-		if a := ask(t, &pods[0].Place, vip); a.Pod != pods[0].Info.Name {
+		if a := ask(t, pods[0].Place, vip); a.Pod != pods[0].Info.Name {
 			t.Errorf("%s answered, want the pod itself", a.Pod)
 		}
 	})

@@ -15,6 +15,7 @@ import (
 
 	"github.com/l3edge/l3edge/pkg/lab"
 	"github.com/l3edge/l3edge/pkg/lab/nest"
+	"github.com/l3edge/l3edge/pkg/lab/place"
 )
 
 // binVar tells the inner process where our programs lie: there is no Go cache for it to find them with.
@@ -82,7 +83,7 @@ func Up(t *testing.T, mls lab.Kind) *lab.Lab {
 func Within(t *testing.T, limit time.Duration, what string, f func() error) {
 	t.Helper()
 	start := time.Now()
-	if err := lab.Eventually(limit, f); err != nil {
+	if err := place.Eventually(limit, f); err != nil {
 		t.Fatalf("%s: not within %v: %v", what, limit, err)
 	}
 	t.Logf("%s: after %v", what, time.Since(start).Round(time.Millisecond))

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/l3edge/l3edge/pkg/lab"
+	"github.com/l3edge/l3edge/pkg/lab/place"
+	"github.com/l3edge/l3edge/pkg/lab/topology"
 )
 
 const picture = `
@@ -39,10 +41,10 @@ func (t *teller) theLab() {
 	t.say(`A switch with two segments, four nodes, a master, and a client beyond the switch. Each node owns a /24 for its
 		pods and is the router for it. In the article the switch had four static routes. Here it has none:`)
 	mls := t.lab.MLS
-	out := t.run(&mls.Place, "ip -4 route")
+	out := t.run(mls.Place, "ip -4 route")
 	t.check("the switch knows its own segments and nothing else", onlyConnected(out))
 	node := t.lab.Hosts["kubminion1"]
-	out = t.run(&node.Place, "ip -4 route")
+	out = t.run(node.Place, "ip -4 route")
 	t.check("a node knows its segment, and the switch as its way out", that(!strings.Contains(out, "10.10."), "it has\n%s", out))
 }
 
@@ -61,17 +63,17 @@ func (t *teller) theRoutes() {
 	begin := time.Now()
 	for _, h := range t.lab.Nodes() {
 		t.must(h.StartRouted())
-		t.prompt(&h.Place, h.Routed.Command+" &")
+		t.prompt(h.Place, h.Routed.Command+" &")
 	}
-	err := lab.Eventually(10*time.Second, t.lab.Converged)
+	err := place.Eventually(10*time.Second, t.lab.Converged)
 	took := time.Since(begin)
 	t.printf("\n")
 	node, mls := t.lab.Hosts["kubminion1"], t.lab.MLS
-	out := t.run(&node.Place, "routed status")
+	out := t.run(node.Place, "routed status")
 	t.check(fmt.Sprintf("every node and the switch know the way to all pods, %d ms after the start", took.Milliseconds()), err)
-	t.check(fmt.Sprintf("the node learned the switch's AS number %d", lab.MLSASN), that(strings.Contains(out, fmt.Sprint(lab.MLSASN)), "it does not show"))
+	t.check(fmt.Sprintf("the node learned the switch's AS number %d", topology.MLSASN), that(strings.Contains(out, fmt.Sprint(topology.MLSASN)), "it does not show"))
 	t.printf("\n")
-	out = t.run(&mls.Place, "ip -4 route")
+	out = t.run(mls.Place, "ip -4 route")
 	routes, err := mls.KernelRoutes(mls.RouteProtocol())
 	t.must(err)
 	t.check("the switch holds four routes from BGP, one per node, and no static route",
@@ -91,23 +93,23 @@ func onlyFrom(routes string, protocols ...string) error {
 }
 
 func (t *teller) theFailures() {
-	node, mls, outside := t.lab.Hosts["kubminion2"], t.lab.MLS, &t.lab.Hosts["outside"].Place
+	node, mls, outside := t.lab.Hosts["kubminion2"], t.lab.MLS, t.lab.Hosts["outside"].Place
 	t.say(`No static route to forget: a routed that stops takes its route along.`)
-	t.prompt(&node.Place, fmt.Sprintf("kill %d   # routed", node.Routed.Pid()))
+	t.prompt(node.Place, fmt.Sprintf("kill %d   # routed", node.Routed.Pid()))
 	begin := time.Now()
 	t.must(node.Routed.Stop())
-	err := lab.Eventually(2*time.Second, func() error { return lacks(mls, node) })
+	err := place.Eventually(2*time.Second, func() error { return lacks(mls, node) })
 	took := time.Since(begin)
-	t.run(&mls.Place, fmt.Sprintf("ip -4 route show proto %d", mls.RouteProtocol()))
+	t.run(mls.Place, fmt.Sprintf("ip -4 route show proto %d", mls.RouteProtocol()))
 	t.check(fmt.Sprintf("the route to %s left the switch within %d ms", node.Spec.Pods, took.Milliseconds()), err)
 	begin = time.Now()
 	t.must(node.StartRouted())
-	t.prompt(&node.Place, node.Routed.Command+" &")
-	err = lab.Eventually(10*time.Second, t.lab.Converged)
+	t.prompt(node.Place, node.Routed.Command+" &")
+	err = place.Eventually(10*time.Second, t.lab.Converged)
 	t.check(fmt.Sprintf("started again, it was back everywhere after %d ms", time.Since(begin).Milliseconds()), err)
 
 	t.say(`Now somebody pulls kubminion3's cable out of the switch.`)
-	t.run(&mls.Place, "ip link set "+lab.SwitchPort("kubminion3")+" down")
+	t.run(mls.Place, "ip link set "+lab.SwitchPort("kubminion3")+" down")
 	for _, p := range t.web {
 		err := outside.Reaches(p.IP.String() + ":8080")
 		if p.Host.Name == "kubminion3" {
@@ -116,8 +118,8 @@ func (t *teller) theFailures() {
 		}
 		t.check(p.Info.Name+" on "+p.Host.Name+" still answers", err)
 	}
-	t.run(&mls.Place, "ip link set "+lab.SwitchPort("kubminion3")+" up")
-	err = lab.Eventually(15*time.Second, func() error { return errors.Join(t.lab.Converged(), outside.Reaches(t.web[2].IP.String()+":8080")) })
+	t.run(mls.Place, "ip link set "+lab.SwitchPort("kubminion3")+" up")
+	err = place.Eventually(15*time.Second, func() error { return errors.Join(t.lab.Converged(), outside.Reaches(t.web[2].IP.String()+":8080")) })
 	t.check("plugged in again, everything is reachable again", err)
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/l3edge/l3edge/pkg/lab"
+	"github.com/l3edge/l3edge/pkg/lab/place"
 )
 
 var vip = netip.MustParseAddrPort("10.100.87.105:80")
@@ -24,25 +25,25 @@ func (t *teller) theProxy() {
 	t.web, err = t.lab.AddWebPods()
 	t.must(err)
 	node := t.lab.Hosts["kubminion1"]
-	t.prompt(&node.Place, node.Portald.Command+" &")
+	t.prompt(node.Place, node.Portald.Command+" &")
 	t.must(t.answersEverywhere())
-	t.run(&node.Place, "ls "+lab.ServicesDir+"; grep addresses "+lab.ServicesDir+"/webfrontend.yaml")
+	t.run(node.Place, "ls "+lab.ServicesDir+"; grep addresses "+lab.ServicesDir+"/webfrontend.yaml")
 	t.printf("\n")
-	out := t.run(&node.Place, "iptables -t nat -n -L KUBE-PORTALS-CONTAINER | tr -s ' '")
-	out += t.run(&node.Place, "iptables -t nat -n -L KUBE-PORTALS-HOST | tr -s ' '")
+	out := t.run(node.Place, "iptables -t nat -n -L KUBE-PORTALS-CONTAINER | tr -s ' '")
+	out += t.run(node.Place, "iptables -t nat -n -L KUBE-PORTALS-HOST | tr -s ' '")
 	t.check("the article's two chains are there: REDIRECT for pods, DNAT for the node itself",
 		that(strings.Count(out, "\nREDIRECT ") == 3 && strings.Count(out, "\nDNAT ") == 3, "they are not"))
 	t.printf("\n")
-	out = t.run(&node.Place, "grep -o 'msg=.*webfrontend.*' "+node.Portald.LogPath)
+	out = t.run(node.Place, "grep -o 'msg=.*webfrontend.*' "+node.Portald.LogPath)
 	t.check("the log tells of both portals of the service, for pods and for the node", that(strings.Count(out, "opened portal") == 2, "it does not"))
 
 	t.say(`The article's three windows: the pod's veth, the node's ens18, and a curl in the pod.`)
-	w := t.windows(node, t.web[0], &t.web[0].Place)
+	w := t.windows(node, t.web[0], t.web[0].Place)
 	nodeAddr := node.Spec.Addr.Addr()
 	t.check("the pod talks to the service address and to nobody else", all(w.veth, t.web[0].IP, vip))
 	t.check("on the wire the node talks to a backend's port 8080", all(w.wire, nodeAddr, w.answer.Address))
 	t.check("two connections: the backend saw the node, not the pod", that(w.answer.Client.Addr() == nodeAddr, "it saw %s", w.answer.Client))
-	t.spread(&t.web[0].Place)
+	t.spread(t.web[0].Place)
 }
 
 func (t *teller) theKernel() {
@@ -55,19 +56,19 @@ func (t *teller) theKernel() {
 	}
 	client, err := t.lab.AddPod(node, "client")
 	t.must(err)
-	t.prompt(&node.Place, node.Portald.Command+" &")
+	t.prompt(node.Place, node.Portald.Command+" &")
 	t.must(t.answersEverywhere())
-	w := t.windows(node, client, &client.Place)
+	w := t.windows(node, client, client.Place)
 	t.check("the pod talks to the service address", all(w.veth, client.IP, vip))
 	t.check("on the wire it is the same connection, from the pod itself", all(w.wire, client.IP, w.answer.Address))
 	t.check("the backend saw the pod's own address", that(w.answer.Client.Addr() == client.IP, "it saw %s", w.answer.Client))
-	t.spread(&client.Place)
+	t.spread(client.Place)
 	a, err := node.Ask(vip.String())
 	t.check("the node itself is answered, too", errOr(err, that(a.Pod != "", "by nobody")))
 
 	t.say(`The service network exists nowhere but on the nodes:`)
 	mls := t.lab.MLS
-	t.prompt(&mls.Place, "ip route get 10.100.87.105")
+	t.prompt(mls.Place, "ip route get 10.100.87.105")
 	out, err := mls.Run("sh", "-c", "ip route get 10.100.87.105 2>&1")
 	t.output(out)
 	t.check("the switch has no route to it", that(err != nil && strings.Contains(out, "unreachable"), "it has"))
@@ -76,7 +77,7 @@ func (t *teller) theKernel() {
 // answersEverywhere waits until every node has its portal, in the mode that portald was started in.
 func (t *teller) answersEverywhere() error {
 	for _, h := range t.lab.Nodes() {
-		if err := lab.Eventually(5*time.Second, func() error {
+		if err := place.Eventually(5*time.Second, func() error {
 			if _, err := h.Portald.Running(); err != nil {
 				return err
 			}
@@ -90,12 +91,12 @@ func (t *teller) answersEverywhere() error {
 
 // windows is what was seen in the article's three terminal windows.
 type windows struct {
-	answer     lab.Answer
-	veth, wire []lab.Packet
+	answer     place.Answer
+	veth, wire []place.Packet
 }
 
 // windows asks the service until a backend on another node answers, and shows what passed then.
-func (t *teller) windows(node *lab.Host, pod *lab.Pod, from *lab.Place) windows {
+func (t *teller) windows(node *lab.Host, pod *lab.Pod, from *place.Place) windows {
 	var w windows
 	for range 20 {
 		t.must(node.AwaitQuiet(lab.Uplink, 8080))
@@ -123,7 +124,7 @@ func (t *teller) windows(node *lab.Host, pod *lab.Pod, from *lab.Place) windows 
 	return w
 }
 
-func (t *teller) window(node *lab.Host, iface string, packets []lab.Packet) {
+func (t *teller) window(node *lab.Host, iface string, packets []place.Packet) {
 	t.printf("%s\n", t.paint("36", "-- captured on "+iface+" of "+node.Name))
 	for i, p := range packets {
 		if i == 4 {
@@ -135,7 +136,7 @@ func (t *teller) window(node *lab.Host, iface string, packets []lab.Packet) {
 }
 
 // all is an error unless there are packets, and every one goes between a and b, on one connection.
-func all(packets []lab.Packet, a netip.Addr, b netip.AddrPort) error {
+func all(packets []place.Packet, a netip.Addr, b netip.AddrPort) error {
 	if len(packets) == 0 {
 		return fmt.Errorf("nothing was captured")
 	}
@@ -144,11 +145,11 @@ func all(packets []lab.Packet, a netip.Addr, b netip.AddrPort) error {
 			return fmt.Errorf("there is %s", p)
 		}
 	}
-	return that(lab.Flows(packets) == 1, "there are %d connections", lab.Flows(packets))
+	return that(place.Flows(packets) == 1, "there are %d connections", place.Flows(packets))
 }
 
 // spread asks the service a hundred times and shows who answered.
-func (t *teller) spread(from *lab.Place) {
+func (t *teller) spread(from *place.Place) {
 	t.printf("\nA hundred requests from %s:\n", from.Name)
 	count := map[string]int{}
 	for range 100 {

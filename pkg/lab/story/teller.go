@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/l3edge/l3edge/pkg/lab"
+	"github.com/l3edge/l3edge/pkg/lab/place"
 )
 
 const (
@@ -136,7 +137,7 @@ func that(holds bool, format string, args ...any) error {
 
 // run shows a command at a host's or pod's prompt, runs it there, shows what it says, and returns that. What follows
 // the command is not run: a remark.
-func (t *teller) run(p *lab.Place, command string, remark ...string) string {
+func (t *teller) run(p *place.Place, command string, remark ...string) string {
 	out, err := p.Run("sh", "-c", command)
 	t.prompt(p, strings.Join(append([]string{command}, remark...), "   # "))
 	t.output(out)
@@ -144,7 +145,7 @@ func (t *teller) run(p *lab.Place, command string, remark ...string) string {
 	return out
 }
 
-func (t *teller) prompt(p *lab.Place, command string) {
+func (t *teller) prompt(p *place.Place, command string) {
 	t.printf("%s%s\n", t.paint("36", "["+p.Name+"]# "), t.bold(command))
 }
 
@@ -167,20 +168,20 @@ func (t *teller) request(addr string) string {
 }
 
 // ask asks that way.
-func (t *teller) ask(p *lab.Place, addr string) (a lab.Answer, text string, err error) {
+func (t *teller) ask(p *place.Place, addr string) (a place.Answer, text string, err error) {
 	if _, e := exec.LookPath("curl"); e == nil {
 		text, err = p.Run("curl", "-s", "-m", "2", addr)
 	} else {
 		text, err = p.Get(addr, "/")
 	}
 	if err == nil {
-		a, err = lab.ParseAnswer(text)
+		a, err = place.ParseAnswer(text)
 	}
 	return a, text, err
 }
 
 // fetch asks, and shows both the question and the answer.
-func (t *teller) fetch(p *lab.Place, addr string) lab.Answer {
+func (t *teller) fetch(p *place.Place, addr string) place.Answer {
 	a, text, err := t.ask(p, addr)
 	t.prompt(p, t.request(addr))
 	t.output(text)

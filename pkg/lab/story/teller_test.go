@@ -10,7 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/l3edge/l3edge/pkg/lab"
+	"github.com/l3edge/l3edge/pkg/lab/place"
 )
 
 func TestWhatTheTellerPrints(t *testing.T) {
@@ -57,19 +57,19 @@ func TestAClaimThatDoesNotHoldEndsTheStory(t *testing.T) {
 
 func TestAll(t *testing.T) {
 	pod, vip := netip.MustParseAddr("10.10.10.2"), netip.MustParseAddrPort("10.100.87.105:80")
-	there := lab.Packet{Src: netip.AddrPortFrom(pod, 4000), Dst: vip}
-	back := lab.Packet{Src: vip, Dst: netip.AddrPortFrom(pod, 4000)}
-	second := lab.Packet{Src: netip.AddrPortFrom(pod, 4001), Dst: vip}
-	other := lab.Packet{Src: netip.AddrPortFrom(pod, 4000), Dst: netip.MustParseAddrPort("10.10.30.2:8080")}
+	there := place.Packet{Src: netip.AddrPortFrom(pod, 4000), Dst: vip}
+	back := place.Packet{Src: vip, Dst: netip.AddrPortFrom(pod, 4000)}
+	second := place.Packet{Src: netip.AddrPortFrom(pod, 4001), Dst: vip}
+	other := place.Packet{Src: netip.AddrPortFrom(pod, 4000), Dst: netip.MustParseAddrPort("10.10.30.2:8080")}
 	for _, row := range []struct {
 		what    string
-		packets []lab.Packet
+		packets []place.Packet
 		want    string
 	}{
-		{"one connection", []lab.Packet{there, back}, ""},
+		{"one connection", []place.Packet{there, back}, ""},
 		{"none", nil, "nothing was captured"},
-		{"two connections", []lab.Packet{there, second}, "2 connections"},
-		{"a packet to somebody else", []lab.Packet{there, other}, "10.10.30.2.8080"},
+		{"two connections", []place.Packet{there, second}, "2 connections"},
+		{"a packet to somebody else", []place.Packet{there, other}, "10.10.30.2.8080"},
 	} {
 		t.Run(row.what, func(t *testing.T) {
 			err := all(row.packets, pod, vip)

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package lab
+// Package place runs programs in the network, mount and UTS namespaces of a host or a pod, asks servers from there, and
+// captures what passes.
+package place
 
 import (
 	"bytes"
@@ -28,7 +30,47 @@ import (
 type Place struct {
 	Name string
 	Net  *netns.Handle
-	host *Host // whose files and host name programs see here
+	host *host
+}
+
+// host is what all places on one host share.
+type host struct {
+	mnt, uts *os.File
+	log      string // directory of its programs' logs
+
+	mu    sync.Mutex
+	procs []*Process // all that were started here
+}
+
+// Open is the place in which the process lives. Logs of programs that are started there go into logDir.
+func Open(name string, pid int, logDir string) (*Place, error) {
+	ns := fmt.Sprintf("/proc/%d/ns/", pid)
+	net, err1 := netns.Open(ns + "net")
+	mnt, err2 := os.Open(ns + "mnt")
+	uts, err3 := os.Open(ns + "uts")
+	if err := errors.Join(err1, err2, err3); err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return &Place{Name: name, Net: net, host: &host{mnt: mnt, uts: uts, log: logDir}}, nil
+}
+
+// Pod is another place on the same host: with the host's files and the network namespace that is pinned at path.
+func (p *Place) Pod(name, path string) (*Place, error) {
+	net, err := netns.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	return &Place{Name: name, Net: net, host: p.host}, nil
+}
+
+// Clear kills every program that was started on this host, in whatever place of it, and lets go of its namespaces.
+func (p *Place) Clear() {
+	for _, proc := range p.host.procs {
+		proc.Kill()
+	}
+	_ = p.Net.Close()
+	_ = p.host.mnt.Close()
+	_ = p.host.uts.Close()
 }
 
 // command prepares a program that will run here once start is called.
@@ -98,10 +140,11 @@ type Process struct {
 
 // Start starts a program that keeps running, its output appended to NAME.log.
 func (p *Place) Start(logName, name string, args ...string) (*Process, error) {
-	return p.startEnv(nil, logName, name, args...)
+	return p.StartEnv(nil, logName, name, args...)
 }
 
-func (p *Place) startEnv(env []string, logName, name string, args ...string) (*Process, error) {
+// StartEnv is Start with variables added to the environment.
+func (p *Place) StartEnv(env []string, logName, name string, args ...string) (*Process, error) {
 	cmd := p.command(name, args...)
 	cmd.Env = append(cmd.Env, env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // ^C in the terminal is for the lab to handle, not for its daemons
@@ -144,7 +187,7 @@ func (p *Process) Running() (bool, error) {
 		if p.err == nil {
 			return false, fmt.Errorf("%s ended with status 0", p.Name)
 		}
-		return false, fmt.Errorf("%s ended: %w\n%s", p.Name, p.err, lastLines(p.Log(), 12))
+		return false, fmt.Errorf("%s ended: %w\n%s", p.Name, p.err, LastLines(p.Log(), 12))
 	default:
 		return true, nil
 	}
@@ -222,18 +265,8 @@ func Eventually(limit time.Duration, f func() error) error {
 	}
 }
 
-func lastLines(s string, n int) string {
+// LastLines are the last n lines of a text.
+func LastLines(s string, n int) string {
 	lines := strings.Split(strings.TrimRight(s, "\n"), "\n")
 	return strings.Join(lines[max(0, len(lines)-n):], "\n")
-}
-
-// inParallel calls f for every item at once and joins the errors.
-func inParallel[T any](items []T, f func(T) error) error {
-	errs := make([]error, len(items))
-	var wg sync.WaitGroup
-	for i, item := range items {
-		wg.Go(func() { errs[i] = f(item) })
-	}
-	wg.Wait()
-	return errors.Join(errs...)
 }

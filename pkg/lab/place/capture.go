@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package lab
+package place
 
 import (
 	"encoding/binary"
@@ -64,8 +64,8 @@ type Capture struct {
 	err     error
 }
 
-// NewCapture starts recording on an interface of the host: packets from or to any of the ports, or all where none is given.
-func (h *Host) NewCapture(iface string, ports ...uint16) (*Capture, error) {
+// NewCapture starts recording on an interface of the place: packets from or to any of the ports, or all where none is given.
+func (h *Place) NewCapture(iface string, ports ...uint16) (*Capture, error) {
 	c := &Capture{ports: ports, done: make(chan struct{})}
 	if err := h.Net.Do(func() (err error) { c.fd, err = openTap(iface); return err }); err != nil {
 		return nil, fmt.Errorf("%s: capture on %s: %w", h.Name, iface, err)
@@ -127,7 +127,7 @@ func (c *Capture) Stop() ([]Packet, error) {
 
 // AwaitQuiet waits until nothing passes the interface for a moment: the last packets of a connection come after the
 // answer, and those of an earlier one shall not be taken for the next one's.
-func (h *Host) AwaitQuiet(iface string, ports ...uint16) error {
+func (h *Place) AwaitQuiet(iface string, ports ...uint16) error {
 	return Eventually(5*time.Second, func() error {
 		c, err := h.NewCapture(iface, ports...)
 		if err != nil {

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package lab builds the article's lab out of network namespaces: a multilayer switch, four nodes with pods, a master
-// and a client outside. It is what l3ctl lab shows, and the harness of the end-to-end tests. It runs inside a nest.
-package lab
+// Package topology is the article's lab as values: hosts, segments and services, and the files that each of them needs.
+package topology
 
 import (
 	"fmt"
@@ -72,14 +71,14 @@ func (t Topology) Nodes() []HostSpec {
 	return out
 }
 
-// segmentOf is the segment on whose network the host's address lies. A topology without it is a programmer's mistake.
-func (t Topology) segmentOf(h HostSpec) Segment {
+// SegmentOf is the segment on whose network the host's address lies. A topology without it is a programmer's mistake.
+func (t Topology) SegmentOf(h HostSpec) Segment {
 	for _, s := range t.Segments {
 		if s.Addr.Masked() == h.Addr.Masked() {
 			return s
 		}
 	}
-	panic("lab: " + h.Name + " is on no segment")
+	panic("topology: " + h.Name + " is on no segment")
 }
 
 // HostsFile is the /etc/hosts of the host called self: every host by name, the switch by its address on self's segment.
@@ -89,7 +88,7 @@ func (t Topology) HostsFile(self string) string {
 	b.WriteString("127.0.0.1 localhost\n::1 localhost\n")
 	for _, h := range t.Hosts {
 		if h.Name == self {
-			mls = t.segmentOf(h)
+			mls = t.SegmentOf(h)
 		}
 	}
 	fmt.Fprintf(&b, "%s %s\n", mls.Addr.Addr(), MLSName)
@@ -166,8 +165,8 @@ endpoints:`, s.Name, s.VIP, s.Port, s.TargetPort)
 	return b.String()
 }
 
-// snapshot is the services as a source would see them, for the environment of containers.
-func snapshot(services []Service) service.Snapshot {
+// Snapshot is the services as a source would see them, for the environment of containers.
+func Snapshot(services []Service) service.Snapshot {
 	out := service.Snapshot{Services: map[service.Name]service.Service{}}
 	for _, s := range services {
 		name := service.Name{Namespace: "default", Name: s.Name}

@@ -4,7 +4,7 @@ package service
 
 import (
 	"cmp"
-	"net"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -49,7 +49,7 @@ func serviceEnv(svc Service) []string {
 	}
 	for i, p := range svc.Ports {
 		port, proto := strconv.Itoa(int(p.Port)), p.Protocol.String()
-		url := strings.ToLower(proto) + "://" + net.JoinHostPort(host, port)
+		url := strings.ToLower(proto) + "://" + netip.AddrPortFrom(svc.ClusterIPs[0], p.Port).String()
 		if i == 0 {
 			env = append(env, name+"_PORT="+url)
 		}

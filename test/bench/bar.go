@@ -12,25 +12,48 @@ import (
 	"time"
 )
 
-// Bar is one promise about speed: ours against a peer's figure, both measured in this run, and the ratio that was promised.
+// Bar is one promise: ours against a peer's figure, both measured in this run, and what was promised. The promise is
+// a ratio, or a most that ours may come to whatever the peer does, or both.
 type Bar struct {
-	Name  string  `json:"name"`
-	Ours  Figures `json:"ours"`
-	Peer  Figures `json:"peer"`
-	Ratio float64 `json:"ratio"` // peer p50 / ours p50
-	Want  float64 `json:"bar"`   // the least ratio that was promised; 0: none
+	Name   string   `json:"name"`
+	Unit   Unit     `json:"unit"`
+	Ours   Figures  `json:"ours"`
+	Peer   Figures  `json:"peer"`
+	Ratio  float64  `json:"ratio"`            // peer p50 / ours p50, so above 1 ours is better; 0: one of them is nought or missing
+	Want   float64  `json:"bar"`              // the least ratio that was promised, below 1 where ours may be worse; 0: none
+	Most   *float64 `json:"most,omitempty"`   // the most that ours may come to, in Unit; nil: none
+	Reason string   `json:"reason,omitempty"` // why a figure is missing
 }
+
+// Unit is what figures count. Less is better in all of them.
+type Unit string
+
+// Units.
+const (
+	Millis  Unit = "ms"
+	Mega    Unit = "MB"
+	Packets Unit = "packets"
+	Percent Unit = "%"
+)
 
 // Figures are what repeated samples of one thing came to.
 type Figures struct {
-	P50 time.Duration `json:"p50_ns"`
-	P99 time.Duration `json:"p99_ns"`
+	P50 float64       `json:"p50"`
+	P99 float64       `json:"p99"`
 	CPU time.Duration `json:"cpu_ns"` // median of user+system time, children included; 0 where it is not taken
 	N   int           `json:"samples"`
 }
 
-// OK reports that the promise holds.
-func (b Bar) OK() bool { return b.Ratio >= b.Want }
+// OK reports that the promise holds. A promise without figures of ours does not; nor does a ratio without the peer's.
+func (b Bar) OK() bool {
+	if b.Ours.N == 0 || b.Most != nil && b.Ours.P50 > *b.Most {
+		return false
+	}
+	if b.Want > 0 && b.Ours.P50 == 0 { // nothing is less than nought
+		return b.Peer.N > 0
+	}
+	return b.Ratio >= b.Want
+}
 
 // String is the line that make bench prints per bar.
 func (b Bar) String() string {
@@ -38,10 +61,46 @@ func (b Bar) String() string {
 	if !b.OK() {
 		verdict = "short"
 	}
-	return fmt.Sprintf("%s: %s, %s, %.1fx, %.1fx %s", b.Name, ms(b.Ours.P50), ms(b.Peer.P50), b.Ratio, b.Want, verdict)
+	line := fmt.Sprintf("%s: %s, %s, %s, %s %s", b.Name, b.show(b.Ours), b.show(b.Peer), times(b.Ratio), b.bar(), verdict)
+	if b.Reason != "" {
+		line += " (" + b.Reason + ")"
+	}
+	return line
 }
 
-func ms(d time.Duration) string { return fmt.Sprintf("%.2f ms", float64(d)/float64(time.Millisecond)) }
+func (b Bar) bar() string {
+	switch {
+	case b.Most != nil && b.Want > 0:
+		return times(b.Want) + " and at most " + b.Unit.show(*b.Most)
+	case b.Most != nil:
+		return "at most " + b.Unit.show(*b.Most)
+	}
+	return times(b.Want)
+}
+
+func (b Bar) show(f Figures) string {
+	if f.N == 0 {
+		return "-"
+	}
+	return b.Unit.show(f.P50)
+}
+
+func (u Unit) show(v float64) string {
+	if u == Packets {
+		return fmt.Sprintf("%.0f %s", v, u)
+	}
+	return fmt.Sprintf("%.2f %s", v, u)
+}
+
+func times(ratio float64) string {
+	switch {
+	case ratio == 0:
+		return "-"
+	case ratio < 1:
+		return fmt.Sprintf("%.2fx", ratio)
+	}
+	return fmt.Sprintf("%.1fx", ratio)
+}
 
 // Sample is one run of one contender.
 type Sample struct{ Wall, CPU time.Duration }
@@ -49,41 +108,44 @@ type Sample struct{ Wall, CPU time.Duration }
 // contend runs ours and the peer's in alternation, rounds times each, so that both meet the same machine; who goes first
 // changes from round to round. It stops at the first error.
 func contend(rounds int, ours, peer func() (Sample, error)) (o, p []Sample, err error) {
-	for i := range rounds {
-		order := []func() error{
-			func() error { s, err := ours(); o = append(o, s); return err },
-			func() error { s, err := peer(); p = append(p, s); return err },
-		}
-		if i%2 == 1 {
-			slices.Reverse(order)
-		}
-		for _, run := range order {
-			if err := run(); err != nil {
-				return nil, nil, err
-			}
-		}
+	err = alternate(rounds,
+		func() error { s, err := ours(); o = append(o, s); return err },
+		func() error { s, err := peer(); p = append(p, s); return err },
+	)
+	if err != nil {
+		return nil, nil, err
 	}
 	return o, p, nil
 }
 
-func figures(samples []Sample) Figures {
-	wall, cpu := make([]time.Duration, 0, len(samples)), make([]time.Duration, 0, len(samples))
-	for _, s := range samples {
-		wall, cpu = append(wall, s.Wall), append(cpu, s.CPU)
+// alternate runs all contenders in every round, a different one first each time, and stops at the first error.
+func alternate(rounds int, runs ...func() error) error {
+	for i := range rounds {
+		for k := range runs {
+			if err := runs[(i+k)%len(runs)](); err != nil {
+				return err
+			}
+		}
 	}
-	slices.Sort(wall)
-	slices.Sort(cpu)
-	return Figures{P50: quantile(wall, 50), P99: quantile(wall, 99), CPU: quantile(cpu, 50), N: len(samples)}
+	return nil
+}
+
+func figures(values []float64) Figures {
+	v := slices.Sorted(slices.Values(values))
+	return Figures{P50: quantile(v, 50), P99: quantile(v, 99), N: len(v)}
 }
 
 // quantile is the q-th percentile of sorted values by nearest rank.
-func quantile(sorted []time.Duration, q int) time.Duration {
+func quantile[T any](sorted []T, q int) T {
 	if len(sorted) == 0 {
-		return 0
+		var none T
+		return none
 	}
 	i := (len(sorted)*q + 99) / 100
 	return sorted[max(i-1, 0)]
 }
+
+func millis(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
 // report prints a line as each bar comes in and keeps all for the JSON file.
 type report struct {
@@ -91,14 +153,47 @@ type report struct {
 	bars []Bar
 }
 
+// add reports times of processes, with their CPU time.
 func (r *report) add(name string, want float64, ours, peer []Sample) {
-	b := Bar{Name: name, Ours: figures(ours), Peer: figures(peer), Want: want}
-	if b.Ours.P50 > 0 {
-		b.Ratio = float64(b.Peer.P50) / float64(b.Ours.P50)
+	b := Bar{Name: name, Unit: Millis, Want: want}
+	o, p := split(ours), split(peer)
+	b.fill(o.wall, p.wall)
+	b.Ours.CPU, b.Peer.CPU = o.cpu, p.cpu
+	r.print(b, fmt.Sprintf("; cpu %s, %s", Millis.show(millis(b.Ours.CPU)), Millis.show(millis(b.Peer.CPU))))
+}
+
+type halves struct {
+	wall []float64
+	cpu  time.Duration
+}
+
+func split(samples []Sample) (h halves) {
+	var cpu []time.Duration
+	for _, s := range samples {
+		h.wall, cpu = append(h.wall, millis(s.Wall)), append(cpu, s.CPU)
 	}
+	slices.Sort(cpu)
+	h.cpu = quantile(cpu, 50)
+	return h
+}
+
+// put reports values of any unit. b says what was promised; its figures are filled in.
+func (r *report) put(b Bar, ours, peer []float64) {
+	b.fill(ours, peer)
+	r.print(b, "")
+}
+
+func (b *Bar) fill(ours, peer []float64) {
+	b.Ours, b.Peer = figures(ours), figures(peer)
+	if b.Ours.P50 > 0 {
+		b.Ratio = b.Peer.P50 / b.Ours.P50
+	}
+}
+
+func (r *report) print(b Bar, more string) {
 	r.bars = append(r.bars, b)
 	fmt.Fprintln(r.out, b)
-	fmt.Fprintf(r.out, "    p99 %s, %s; cpu %s, %s; %d samples each\n", ms(b.Ours.P99), ms(b.Peer.P99), ms(b.Ours.CPU), ms(b.Peer.CPU), b.Ours.N)
+	fmt.Fprintf(r.out, "    p99 %s, %s%s; %d and %d samples\n", b.Unit.show(b.Ours.P99), b.Unit.show(b.Peer.P99), more, b.Ours.N, b.Peer.N)
 }
 
 func (r *report) writeJSON(path string) error {

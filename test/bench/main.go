@@ -18,12 +18,14 @@ import (
 
 // suites are what -bench selects from.
 var suites = map[string]func(context.Context, *report, options) error{
-	"cni": benchCNI,
+	"cni":    benchCNI,
+	"routed": benchRouted,
 }
 
 type options struct {
 	root   string // of the repository
 	rounds int
+	only   string // the parts whose name contains this
 }
 
 func main() {
@@ -34,8 +36,9 @@ func main() {
 }
 
 func run() error {
-	bench := flag.String("bench", "cni", "which `suite` to run: cni")
+	bench := flag.String("bench", "cni", "which `suite` to run: cni, routed")
 	rounds := flag.Int("rounds", 60, "samples per contender and figure")
+	only := flag.String("only", "", "of routed, run only the parts whose name contains this `text`")
 	root := flag.String("root", "../..", "the repository's `folder`, with bin/ built")
 	out := flag.String("json", "", "`file` for the figures (default: dist/bench-SUITE.json in the repository)")
 	flag.Parse()
@@ -57,7 +60,7 @@ func run() error {
 	defer stop()
 	r := &report{out: os.Stdout}
 	fmt.Println("name: ours, peer, ratio, bar")
-	return errors.Join(suite(ctx, r, options{root: abs, rounds: *rounds}), r.writeJSON(*out))
+	return errors.Join(suite(ctx, r, options{root: abs, rounds: *rounds, only: *only}), r.writeJSON(*out))
 }
 
 const marker = "L3EDGE_BENCH_INSIDE"
@@ -70,6 +73,9 @@ func enter() (inside bool, err error) {
 			if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
 				return false, fmt.Errorf("mount tmpfs on %s: %w", dir, err)
 			}
+		}
+		if err := syscall.Mount("proc", "/proc", "proc", 0, ""); err != nil { // with our own process numbers
+			return false, fmt.Errorf("mount /proc: %w", err)
 		}
 		return true, nil
 	}

@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+const (
+	down     = 2 * time.Second        // between the end of a process and the next one's start
+	recovers = 10 * time.Second       // after the last start: what is lost later is not the restart's doing
+	pace     = time.Millisecond       // between packets
+	gone     = "192.168.20.0/24"      // the switch withdraws it while the daemon is down
+	podAddr  = "10.10.10.1"           // on node 1
+	client   = "192.168.10.64"        // beyond the switch
+	drained  = 500 * time.Millisecond // for what is still under way
+)
+
+// restart measures what a restart of the node's daemon costs, graceful restart on both sides, under a packet per
+// millisecond each way between a pod and a client beyond the switch, which runs FRR.
+func (b *routedBench) restart(ctx context.Context) {
+	term := func(contender) syscall.Signal { return syscall.SIGTERM }
+	kill := func(contender) syscall.Signal { return syscall.SIGKILL }
+	for _, x := range []struct {
+		name string
+		end  func(contender) syscall.Signal
+		ends int
+	}{
+		{"kill-9", kill, 1},
+		{"two-kills", kill, 2},
+		{"systemctl-restart", func(c contender) syscall.Signal { return c.stop.(syscall.Signal) }, 1},
+		{"sigterm", term, 1},
+	} {
+		all := tallies{}
+		for range b.samples(60, 1) {
+			all.merge(together(ctx, b.all, func(ctx context.Context, c contender) (measured, error) {
+				return restarted(ctx, c, x.end(c), x.ends)
+			}))
+		}
+		for _, peer := range []string{"bird", "frr"} {
+			b0 := Bar{Name: "routed/restart-" + x.name, Unit: Packets, Most: most(0)}
+			if kept := all["routed"].values["not swept"]; len(kept) > 0 && kept[0] > 0 {
+				b0.Reason = "the route that was withdrawn meanwhile is still there"
+			} else if x.name == "sigterm" {
+				b0.Reason = "to routed SIGTERM is the stop for good: peers are told, routes go; a restart is SIGUSR2, as the unit file says"
+			}
+			all.put(b.r, b0, "lost", peer)
+		}
+	}
+}
+
+// merge adds samples of another turn.
+func (t tallies) merge(more tallies) {
+	for name, m := range more {
+		mine := t[name]
+		if mine == nil {
+			t[name] = m
+			continue
+		}
+		if mine.err == nil {
+			mine.err = m.err
+		}
+		for k, v := range m.values {
+			mine.values[k] = append(mine.values[k], v...)
+		}
+	}
+}
+
+func restarted(ctx context.Context, c contender, sig syscall.Signal, ends int) (measured, error) {
+	g, err := newSegment(1)
+	defer g.close()
+	if err != nil {
+		return nil, err
+	}
+	far, err := newHost("client")
+	if err != nil {
+		return nil, err
+	}
+	defer far.close()
+	node := g.nodes[0]
+	if err := g.beyond(far); err != nil {
+		return nil, err
+	}
+	mls := setup{Self: switchAddr, Peers: []netip.Addr{node1Addr}, Switch: true, Retry: true, GR: true}
+	if err := startFRR(ctx, g.mls, mls); err != nil {
+		return nil, err
+	}
+	sleep(ctx, time.Second)
+	s := setup{Self: node1Addr, Peers: []netip.Addr{switchAddr}, Subnet: node1Pods, Accept: "192.168.0.0/16", Retry: true, GR: true}
+	base, err := node.routes()
+	if err != nil {
+		return nil, err
+	}
+	if err := c.start(ctx, node, s); err != nil {
+		return nil, err
+	}
+	in, out, err := g.streams(far)
+	if err != nil {
+		return nil, err
+	}
+	defer in.close()
+	defer out.close()
+	if err := flows(ctx, in, out); err != nil {
+		return nil, fmt.Errorf("%w;%s", err, node.said())
+	}
+	full, err := node.routes()
+	if err != nil {
+		return nil, err
+	}
+	if full < base+2 {
+		return nil, fmt.Errorf("%d routes, %d before it started;%s", full, base, node.said())
+	}
+	lost := in.lost() + out.lost()
+	for i := range ends {
+		node.kill(sig)
+		if i == 0 {
+			if err := g.mls.sh("ip addr del 192.168.20.1/24 dev p9"); err != nil {
+				return nil, err
+			}
+		}
+		sleep(ctx, down)
+		s.Restart = true
+		if err := c.start(ctx, node, s); err != nil {
+			return nil, err
+		}
+		if i < ends-1 {
+			sleep(ctx, down)
+		}
+	}
+	sleep(ctx, recovers)
+	in.stop()
+	out.stop()
+	sleep(ctx, drained)
+	lost = in.lost() + out.lost() - lost
+	kept := 0.0
+	if node.sh("ip route show "+gone+" | grep -q .") == nil {
+		kept = 1
+	}
+	return measured{"lost": {float64(lost)}, "lost inwards": {float64(in.lost())}, "not swept": {kept}}, ctx.Err()
+}
+
+// beyond puts a client at the far side of the switch, pods on node 1, and a second segment that will go.
+func (g *segment) beyond(far *host) error {
+	if err := veth(far, "eth0", client+"/24", g.mls, "p9", "192.168.10.1/24"); err != nil {
+		return err
+	}
+	if err := g.mls.sh("ip addr add 192.168.20.1/24 dev p9"); err != nil {
+		return err
+	}
+	if err := far.sh("ip route add default via 192.168.10.1"); err != nil {
+		return err
+	}
+	return g.nodes[0].sh("ip link add docker0 type bridge; ip addr add " + podAddr + "/24 dev docker0; ip link set docker0 up")
+}
+
+// streams sends a packet a millisecond from the client to the pod and from the pod to the client.
+func (g *segment) streams(far *host) (in, out *stream, err error) {
+	if in, err = newStream(far, client, g.nodes[0], podAddr); err != nil {
+		return nil, nil, err
+	}
+	if out, err = newStream(g.nodes[0], podAddr, far, client); err != nil {
+		in.close()
+		return nil, nil, err
+	}
+	return in, out, nil
+}
+
+// flows waits until both ways have worked for half a second.
+func flows(ctx context.Context, in, out *stream) error {
+	for start := time.Now(); time.Since(start) < 30*time.Second && ctx.Err() == nil; {
+		a, b := in.got.Load(), out.got.Load()
+		sleep(ctx, 500*time.Millisecond)
+		if in.got.Load() > a+400 && out.got.Load() > b+400 {
+			return nil
+		}
+	}
+	return fmt.Errorf("no packets: %d inwards, %d outwards arrived", in.got.Load(), out.got.Load())
+}
+
+// stream is one UDP sender and its receiver.
+type stream struct {
+	from, to  net.PacketConn
+	sent, got atomic.Int64
+	end       chan struct{}
+	once      sync.Once
+}
+
+func newStream(from *host, src string, to *host, dst string) (*stream, error) {
+	s := &stream{end: make(chan struct{})}
+	listen := func(h *host, addr string) (c net.PacketConn, err error) {
+		err = h.ns.Do(func() (err error) { c, err = net.ListenPacket("udp4", addr+":0"); return err })
+		return c, err
+	}
+	var err error
+	if s.to, err = listen(to, dst); err != nil {
+		return nil, err
+	}
+	if s.from, err = listen(from, src); err != nil {
+		_ = s.to.Close()
+		return nil, err
+	}
+	go s.receive()
+	go s.send(s.to.LocalAddr())
+	return s, nil
+}
+
+// send keeps the pace over the long run: what a late timer missed is made up for.
+func (s *stream) send(to net.Addr) {
+	start := time.Now()
+	t := time.NewTicker(pace)
+	defer t.Stop()
+	for {
+		select {
+		case <-s.end:
+			return
+		case <-t.C:
+		}
+		for due := int64(time.Since(start) / pace); s.sent.Load() < due; {
+			n := s.sent.Add(1)
+			_, _ = s.from.WriteTo(binary.BigEndian.AppendUint64(nil, uint64(n)), to) // an error is a lost packet
+		}
+	}
+}
+
+func (s *stream) receive() {
+	buf := make([]byte, 64)
+	for {
+		if _, _, err := s.to.ReadFrom(buf); err != nil {
+			return
+		}
+		s.got.Add(1)
+	}
+}
+
+// lost counts packets that were sent and have not arrived; one that is on its way counts.
+func (s *stream) lost() int64 { return s.sent.Load() - s.got.Load() }
+
+func (s *stream) stop() { s.once.Do(func() { close(s.end) }) }
+
+func (s *stream) close() {
+	s.stop()
+	_ = s.from.Close()
+	_ = s.to.Close()
+}

@@ -71,7 +71,7 @@ func (t *table) elements(b *batch, cs []change) {
 
 // list writes the messages of one direction, one or more for each set.
 func (t *table) list(b *batch, typ, flags uint16, cs []change, pick func(change) (string, bool)) {
-	sets := t.f.sets()
+	sets := t.sets
 	for i := 0; i < len(cs); {
 		id, n := cs[i].set, 0
 		var es []change
@@ -97,7 +97,10 @@ func (t *table) list(b *batch, typ, flags uint16, cs []change, pick func(change)
 	}
 }
 
-func putElement(e *enc, s set, k elemKey, v string) {
+func putElement(e *enc, s set, k elemKey, v string) { putNoted(e, s, k, v, "") }
+
+// putNoted writes an element with a comment; none if it is empty.
+func putNoted(e *enc, s set, k elemKey, v, note string) {
 	item := e.nest(attrList)
 	value := func(typ uint16, v string) {
 		end := e.nest(typ)
@@ -125,6 +128,9 @@ func putElement(e *enc, s set, k elemKey, v string) {
 		end()
 	case s.data != nil:
 		value(attrElemData, v)
+	}
+	if note != "" {
+		e.bytes(attrElemUserdata, append([]byte{0, byte(len(note) + 1)}, note+"\x00"...)) // NFTNL_UDATA_SET_ELEM_COMMENT
 	}
 	item()
 }

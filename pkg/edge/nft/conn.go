@@ -132,6 +132,36 @@ func (c *conn) receive(flags int) ([]message, error) {
 	return out, nil
 }
 
+// get asks for one object; f is not called if it is not there.
+func (c *conn) get(typ uint16, family byte, fill func(*enc), f func(b []byte)) error {
+	c.seq++
+	e := enc{appendHeader(nil, subsys<<8|typ, flagRequest|flagAck, c.seq, family, 0)}
+	fill(&e)
+	binary.NativeEndian.PutUint32(e.b, uint32(len(e.b))) //nolint:gosec // one element
+	if err := unix.Sendto(c.fd, e.b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return fmt.Errorf("look up in nftables: %w", err)
+	}
+	for {
+		msgs, err := c.receive(0)
+		if err != nil {
+			return fmt.Errorf("look up in nftables: %w", err)
+		}
+		for _, m := range msgs {
+			switch {
+			case m.seq != c.seq || len(m.body) < 4:
+			case m.typ == unix.NLMSG_ERROR:
+				errno := unix.Errno(-int32(binary.NativeEndian.Uint32(m.body))) //nolint:gosec // an errno, negated
+				if errno != 0 && errno != unix.ENOENT {
+					return fmt.Errorf("look up in nftables: %w", errno)
+				}
+				return nil
+			default:
+				f(m.body[4:])
+			}
+		}
+	}
+}
+
 // dump lists objects: f gets the attributes of each. What is listed while others change it is listed again; ENOENT
 // (the table or set is not there) is an empty list.
 func (c *conn) dump(typ uint16, family byte, fill func(*enc), reset func(), f func(b []byte)) error {

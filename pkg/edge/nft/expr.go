@@ -32,6 +32,15 @@ func metaL4Proto(dreg uint32) expr {
 	return expr{"meta", func(e *enc) { e.u32(1, dreg); e.u32(2, 16) }}
 }
 
+// fibLocal is 2 (RTN_LOCAL) for packets to an address of this host.
+func fibLocal(dreg uint32) expr {
+	return expr{"fib", func(e *enc) { e.u32(1, dreg); e.u32(2, 3); e.u32(3, 2) }} // result type addrtype, by daddr
+}
+
+func metaIif(dreg uint32) expr {
+	return expr{"meta", func(e *enc) { e.u32(1, dreg); e.u32(2, 4) }}
+}
+
 // compare: op 0 is equal, 1 not equal.
 func compare(reg, op uint32, v []byte) expr {
 	return expr{"cmp", func(e *enc) {

@@ -52,7 +52,6 @@ const (
 	setMasq                 // addresses of portals, for the way back
 	setNodes                // addresses that answer NodePorts, likewise
 	setPorts                // NodePorts, likewise
-	setCount
 )
 
 // set is the shape of a set: fields of the key and of the value, by nft datatype; no value for a set, verdict for nil.
@@ -64,10 +63,10 @@ type set struct {
 	interval bool
 }
 
-func (f *family) sets() [setCount]set {
+func (f *family) sets() []set {
 	a := f.addrType
 	dial := []uint32{a, typeProto, typeService}
-	return [setCount]set{
+	return []set{
 		setSvc:     {name: "svc", key: dial, verdicts: true},
 		setOut:     {name: "out", key: dial, verdicts: true},
 		setEps:     {name: "eps", key: []uint32{a, typeProto, typeService, typeMark}, data: []uint32{a, typeService}},

@@ -10,7 +10,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/l3edge/l3edge/pkg/core/mark"
 	"github.com/l3edge/l3edge/pkg/core/portal"
 )
 
@@ -26,7 +25,7 @@ func New() (*DataPlane, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &DataPlane{c: c, tables: []*table{{name: mark.TableServices, f: ip4}, {name: mark.TableServices, f: ip6}}}, nil
+	return &DataPlane{c: c, tables: []*table{services(ip4), services(ip6)}}, nil
 }
 
 // Close lets go of the socket. What is programmed stays.
@@ -66,7 +65,7 @@ func (d *DataPlane) apply(tab *table, next portal.Table) error {
 		}
 		var want map[elemKey]string
 		want, refs = tab.wanted(&next)
-		have, err := d.read(tab, &b)
+		have, err := d.c.read(tab, &b)
 		if err != nil {
 			return err
 		}

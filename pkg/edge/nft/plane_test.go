@@ -37,20 +37,20 @@ func generation(t testing.TB, c *conn) uint32 {
 func holds(t testing.TB, d *DataPlane, want portal.Table) {
 	t.Helper()
 	for _, tab := range d.tables {
-		k, err := d.skeleton(tab)
+		k, err := d.c.skeleton(tab)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if !k.exists && !tab.used(&want) {
 			continue
 		}
-		have, err := d.elements(tab, k)
+		have, err := d.c.elements(tab, k)
 		if err != nil {
 			t.Fatal(err)
 		}
 		elems, refs := tab.wanted(&want)
 		for _, c := range compareElems(elems, have) {
-			t.Errorf("%s: %s %x: kernel has %q (%v), want %q (%v)", tab.f.name, tab.f.sets()[c.set].name, c.key, c.old, c.had, c.new, c.has)
+			t.Errorf("%s: %s %x: kernel has %q (%v), want %q (%v)", tab.f.name, tab.sets[c.set].name, c.key, c.old, c.had, c.new, c.has)
 		}
 		if d := cmp.Diff(refs, tab.refs, cmp.AllowUnexported(elemKey{})); d != "" {
 			t.Errorf("%s: counted (-fresh +kept):\n%s", tab.f.name, d)

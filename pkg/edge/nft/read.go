@@ -10,11 +10,29 @@ import (
 // read looks at the table in the kernel, appends to b what is missing of its skeleton, and returns its elements.
 // A set or base chain of another shape, as another version would make it, means starting anew within the same
 // transaction; anything else is mended in place, so that no element that is right is touched.
-func (d *DataPlane) read(tab *table, b *batch) (map[elemKey]string, error) {
-	have, err := d.skeleton(tab)
+func (c *conn) read(tab *table, b *batch) (map[elemKey]string, error) {
+	have, err := c.skeleton(tab)
 	if err != nil {
 		return nil, err
 	}
+	have = tab.mend(have, b)
+	if !have.exists {
+		return map[elemKey]string{}, nil
+	}
+	return c.elements(tab, have)
+}
+
+// mend appends to b what is missing of the table's skeleton.
+func (c *conn) mend(tab *table, b *batch) error {
+	have, err := c.skeleton(tab)
+	if err == nil {
+		tab.mend(have, b)
+	}
+	return err
+}
+
+// mend returns what of the kernel's table lives on.
+func (tab *table) mend(have kernelTable, b *batch) kernelTable {
 	tab.classes = map[string]bool{}
 	if !have.fits(tab) {
 		if have.exists {
@@ -25,32 +43,29 @@ func (d *DataPlane) read(tab *table, b *batch) (map[elemKey]string, error) {
 	if !have.exists {
 		tab.putTable(b)
 	}
-	for id, s := range tab.f.sets() {
+	for id, s := range tab.sets {
 		if _, ok := have.sets[s.name]; !ok {
 			tab.putSet(b, setID(id), s) //nolint:gosec // a dozen
 		}
 	}
-	chains := tab.f.chains()
+	chains := slices.Clone(tab.chains)
 	for name := range have.chains {
 		if isClass(name) {
 			chains = append(chains, tab.f.class(name))
 			tab.classes[name] = true
 		}
 	}
-	for _, c := range chains {
-		if _, ok := have.chains[c.name]; !ok {
-			tab.putChainName(b, c)
+	for _, ch := range chains {
+		if _, ok := have.chains[ch.name]; !ok {
+			tab.putChainName(b, ch)
 		}
 	}
-	for _, c := range chains {
-		if !slices.EqualFunc(c.rules, have.rules[c.name], func(r rule, m string) bool { return string(r.mark()) == m }) {
-			tab.putRules(b, c)
+	for _, ch := range chains {
+		if !slices.EqualFunc(ch.rules, have.rules[ch.name], func(r rule, m string) bool { return string(r.mark()) == m }) {
+			tab.putRules(b, ch)
 		}
 	}
-	if !have.exists {
-		return map[elemKey]string{}, nil
-	}
-	return d.elements(tab, have)
+	return have
 }
 
 // isClass reports a chain of the form n3 or x12.
@@ -86,12 +101,12 @@ type chainShape struct {
 
 // fits reports that everything that exists has the shape that we would give it.
 func (k kernelTable) fits(t *table) bool {
-	for _, s := range t.f.sets() {
+	for _, s := range t.sets {
 		if got, ok := k.sets[s.name]; ok && got != t.f.shape(s) {
 			return false
 		}
 	}
-	for _, c := range t.f.chains() {
+	for _, c := range t.chains {
 		if got, ok := k.chains[c.name]; ok && got != (chainShape{c.kind, c.hook, c.priority}) {
 			return false
 		}
@@ -109,16 +124,16 @@ func (f *family) shape(s set) shape {
 	return w
 }
 
-func (d *DataPlane) skeleton(t *table) (kernelTable, error) {
+func (c *conn) skeleton(t *table) (kernelTable, error) {
 	var k kernelTable
 	inTable := func(e *enc) { e.str(1, t.name) } // the first attribute of chains, rules and sets is their table
-	err := d.c.dump(msgGetTable, t.f.nf, nil, func() { k.exists = false }, func(b []byte) {
+	err := c.dump(msgGetTable, t.f.nf, nil, func() { k.exists = false }, func(b []byte) {
 		k.exists = k.exists || attrString(b, attrTableName) == t.name
 	})
 	if err != nil || !k.exists {
 		return k, err
 	}
-	err = d.c.dump(msgGetSet, t.f.nf, inTable, func() { k.sets = map[string]shape{} }, func(b []byte) {
+	err = c.dump(msgGetSet, t.f.nf, inTable, func() { k.sets = map[string]shape{} }, func(b []byte) {
 		if attrString(b, attrSetTable) != t.name {
 			return
 		}
@@ -131,7 +146,7 @@ func (d *DataPlane) skeleton(t *table) (kernelTable, error) {
 	if err != nil {
 		return k, err
 	}
-	err = d.c.dump(msgGetChain, t.f.nf, nil, func() { k.chains = map[string]chainShape{} }, func(b []byte) {
+	err = c.dump(msgGetChain, t.f.nf, nil, func() { k.chains = map[string]chainShape{} }, func(b []byte) {
 		if attrString(b, attrChainTable) != t.name {
 			return
 		}
@@ -143,25 +158,25 @@ func (d *DataPlane) skeleton(t *table) (kernelTable, error) {
 	if err != nil {
 		return k, err
 	}
-	err = d.c.dump(msgGetRule, t.f.nf, inTable, func() { k.rules = map[string][]string{} }, func(b []byte) {
+	err = c.dump(msgGetRule, t.f.nf, inTable, func() { k.rules = map[string][]string{} }, func(b []byte) {
 		if attrString(b, attrRuleTable) == t.name {
-			c := attrString(b, attrRuleChain)
-			k.rules[c] = append(k.rules[c], string(attr(b, attrRuleUserdata)))
+			in := attrString(b, attrRuleChain)
+			k.rules[in] = append(k.rules[in], string(attr(b, attrRuleUserdata)))
 		}
 	})
 	return k, err
 }
 
 // elements lists what the sets hold.
-func (d *DataPlane) elements(t *table, k kernelTable) (map[elemKey]string, error) {
+func (c *conn) elements(t *table, k kernelTable) (map[elemKey]string, error) {
 	all := map[elemKey]string{}
-	for i, s := range t.f.sets() {
+	for i, s := range t.sets {
 		if _, ok := k.sets[s.name]; !ok {
 			continue
 		}
 		var part map[elemKey]string
 		fill := func(e *enc) { e.str(attrElemsTable, t.name); e.str(attrElemsSet, s.name) }
-		err := d.c.dump(msgGetSetElem, t.f.nf, fill, func() { part = map[elemKey]string{} }, func(b []byte) {
+		err := c.dump(msgGetSetElem, t.f.nf, fill, func() { part = map[elemKey]string{} }, func(b []byte) {
 			attrs(attr(b, attrElemsList), func(_ uint16, e []byte) {
 				key := elemKey{
 					set: setID(i), key: string(attr(e, attrElemKey, attrDataValue)), //nolint:gosec // a dozen

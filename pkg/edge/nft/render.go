@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/l3edge/l3edge/pkg/core/mark"
 	"github.com/l3edge/l3edge/pkg/core/portal"
 )
 
@@ -19,7 +18,7 @@ import (
 func Render(t portal.Table) string {
 	var b strings.Builder
 	for _, f := range []*family{ip4, ip6} {
-		tab := &table{name: mark.TableServices, f: f, classes: map[string]bool{}}
+		tab := services(f)
 		if f == ip6 && !tab.used(&t) {
 			continue
 		}

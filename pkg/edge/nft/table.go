@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/l3edge/l3edge/pkg/core/mark"
 	"github.com/l3edge/l3edge/pkg/core/portal"
 )
 
@@ -13,10 +14,17 @@ import (
 type table struct {
 	name    string
 	f       *family
+	sets    []set
+	chains  []chain
 	known   bool // the rest of this is true
 	last    portal.Table
 	refs    map[elemKey]int // how many portals ask for a shared element
 	classes map[string]bool // chains of endpoint counts that exist
+}
+
+// services is portald's table of one family.
+func services(f *family) *table {
+	return &table{name: mark.TableServices, f: f, sets: f.sets(), chains: f.chains(), classes: map[string]bool{}}
 }
 
 // mine is the part of t that this family programs.

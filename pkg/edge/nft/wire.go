@@ -26,7 +26,7 @@ const (
 	attrDescConcat                                      = 2
 	attrElemsTable, attrElemsSet, attrElemsList         = 1, 2, 3
 	attrElemKey, attrElemData, attrElemFlags            = 1, 2, 3
-	attrElemKeyEnd                                      = 10
+	attrElemUserdata, attrElemKeyEnd                    = 6, 10
 	attrList                                            = 1
 	attrDataValue, attrDataVerdict                      = 1, 2
 	attrVerdictCode, attrVerdictChain                   = 1, 2
@@ -124,6 +124,7 @@ func attrU32(b []byte, path ...uint16) uint32 {
 const (
 	flagRequest, flagAck = 0x1, 0x4
 	flagDump             = 0x300
+	flagExcl             = 0x200
 	flagCreate           = 0x400
 	flagAppend           = 0x800
 	flagDumpIntr         = 0x10

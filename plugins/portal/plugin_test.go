@@ -1,0 +1,359 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/l3edge/l3edge/pkg/edge/netns"
+	"github.com/l3edge/l3edge/pkg/edge/netns/nstest"
+)
+
+// TestMain makes the test binary be the plugin when a runtime calls it: the tests run the real process.
+func TestMain(m *testing.M) {
+	if os.Getenv("CNI_COMMAND") != "" {
+		main()
+		return
+	}
+	nstest.Main(m)
+}
+
+// world is a node with two pods behind its bridge and a client outside.
+type world struct {
+	t                  *testing.T
+	node, out          *netns.Handle
+	pods               map[string]*netns.Handle
+	more, network, cni string
+}
+
+var addrs = map[string]string{"web": "10.10.10.2", "other": "10.10.10.3"}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{t: t, node: nstest.New(t), out: nstest.New(t), pods: map[string]*netns.Handle{}, network: "net", cni: "1.1.0"}
+	nstest.Veth(t, w.node, "ens18", "10.20.30.62/24", w.out, "eth0", "10.20.30.1/24")
+	nstest.Sh(t, w.node, `ip link add docker0 type bridge; ip addr add 10.10.10.1/24 dev docker0; ip link set docker0 up
+		echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/bridge/bridge-nf-call-iptables`)
+	nstest.Sh(t, w.out, "ip route add 10.10.10.0/24 via 10.20.30.62")
+	for name, a := range addrs {
+		w.pods[name] = nstest.New(t)
+		nstest.Veth(t, w.node, "v"+name, "", w.pods[name], "eth0", a+"/24")
+		nstest.Sh(t, w.node, "ip link set v"+name+" master docker0; bridge link set dev v"+name+" hairpin on")
+		nstest.Sh(t, w.pods[name], "ip route add default via 10.10.10.1")
+		w.serve(name, "tcp", a+":80")
+		w.serve(name, "udp", a+":53")
+	}
+	return w
+}
+
+// serve answers every connection or datagram with the pod's name and the client's address.
+func (w *world) serve(name, network, at string) {
+	nstest.Do(w.t, w.pods[name], func() error {
+		if network == "udp" {
+			c, err := net.ListenPacket("udp", at)
+			if err != nil {
+				return err
+			}
+			w.t.Cleanup(func() { c.Close() })
+			go func() {
+				buf := make([]byte, 64)
+				for {
+					_, from, err := c.ReadFrom(buf)
+					if err != nil {
+						return
+					}
+					_, _ = c.WriteTo([]byte(name+" "+from.(*net.UDPAddr).IP.String()), from)
+				}
+			}()
+			return nil
+		}
+		l, err := net.Listen("tcp", at)
+		if err != nil {
+			return err
+		}
+		w.t.Cleanup(func() { l.Close() })
+		go func() {
+			for {
+				c, err := l.Accept()
+				if err != nil {
+					return
+				}
+				fmt.Fprintf(c, "%s %s", name, c.RemoteAddr().(*net.TCPAddr).IP)
+				c.Close()
+			}
+		}()
+		return nil
+	})
+}
+
+// ask dials from a namespace and returns "POD CLIENT", or "refused" or another error's text.
+func (w *world) ask(from *netns.Handle, network, at string) string {
+	w.t.Helper()
+	var got string
+	nstest.Do(w.t, from, func() error {
+		c, err := net.DialTimeout(network, at, 2*time.Second)
+		if err != nil {
+			got = err.Error()
+			return nil
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(2 * time.Second))
+		if network == "udp" {
+			_, _ = c.Write([]byte("?"))
+			buf := make([]byte, 64)
+			n, err := c.Read(buf)
+			if got = string(buf[:n]); err != nil {
+				got = err.Error()
+			}
+			return nil
+		}
+		b, err := io.ReadAll(c)
+		if got = string(b); err != nil {
+			got = err.Error()
+		}
+		return nil
+	})
+	return got
+}
+
+// prev is what bridge-l3 would have said of the pod.
+func prev(cniVersion, pod string) string {
+	return fmt.Sprintf(`{"cniVersion":%q,"interfaces":[{"name":"docker0"},{"name":"v%s"},{"name":"eth0","sandbox":"/x"}],`+
+		`"ips":[{"address":"%s/24","gateway":"10.10.10.1","interface":2}],"unknown":{"kept":true}}`, cniVersion, pod, addrs[pod])
+}
+
+// call runs the plugin on the node and returns its exit code and output.
+func (w *world) call(command, pod, config string) (int, string) {
+	w.t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	stdin := fmt.Sprintf(`{"cniVersion":%q,"name":%q,"type":"portal"%s%s}`, w.cni, w.network, config, w.more)
+	cmd := exec.Command(self)
+	cmd.Env = []string{"CNI_COMMAND=" + command, "CNI_CONTAINERID=id-" + strings.ReplaceAll(pod, "/", "-"), "CNI_IFNAME=eth0", "CNI_NETNS=" + w.netns(command, strings.Split(pod, "/")[0]), "CNI_PATH=/none"}
+	cmd.Stdin = strings.NewReader(stdin)
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, os.Stderr
+	err = w.node.Do(cmd.Run)
+	if cmd.ProcessState == nil {
+		w.t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode(), strings.ReplaceAll(out.String(), `\u003e`, ">") // as a JSON reader sees it
+}
+
+func (w *world) netns(command, pod string) string {
+	if command == "DEL" || w.pods[pod] == nil {
+		return ""
+	}
+	return w.pods[pod].Path()
+}
+
+func ports(list string) string { return `,"runtimeConfig":{"portMappings":[` + list + `]}` }
+
+func withPrev(pod string) string { return `,"prevResult":` + prev("1.1.0", pod) }
+
+// must runs a verb that has to succeed.
+func (w *world) must(command, pod, config string) string {
+	w.t.Helper()
+	code, out := w.call(command, pod, config)
+	if code != 0 {
+		w.t.Fatalf("%s %s: %d %s", command, pod, code, out)
+	}
+	return out
+}
+
+const web80 = `{"hostPort":80,"containerPort":80,"protocol":"tcp"},{"HostPort":5353,"ContainerPort":53,"Protocol":"UDP"}`
+
+func TestHostPortsAnswer(t *testing.T) {
+	w := newWorld(t)
+	out := w.must("ADD", "web", ports(web80)+withPrev("web"))
+	if out != prev("1.1.0", "web")+"\n" && out != prev("1.1.0", "web") {
+		t.Errorf("the result was changed on its way:\n%s", out)
+	}
+	for _, tt := range []struct {
+		name     string
+		from     *netns.Handle
+		network  string
+		at, want string
+	}{
+		{"from outside, which sees the true client", w.out, "tcp", "10.20.30.62:80", "web 10.20.30.1"},
+		{"by UDP", w.out, "udp", "10.20.30.62:5353", "web 10.20.30.1"},
+		{"on the bridge's address", w.out, "tcp", "10.10.10.1:80", "web 10.20.30.1"},
+		{"from another pod of the node", w.pods["other"], "tcp", "10.20.30.62:80", "web 10.10.10.3"},
+		{"from the node itself", w.node, "tcp", "10.20.30.62:80", "web 10.20.30.62"},
+		{"from the node by 127.0.0.1, another source because the pod could not answer that one", w.node, "tcp", "127.0.0.1:80", "web 10.10.10.1"},
+		{"from the pod itself, another source for the same reason", w.pods["web"], "tcp", "10.20.30.62:80", "web 10.10.10.1"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := w.ask(tt.from, tt.network, tt.at); got != tt.want {
+				t.Errorf("%s: %q, want %q", tt.at, got, tt.want)
+			}
+		})
+	}
+	t.Run("127.0.0.1 of the node stays closed to the network", func(t *testing.T) {
+		nstest.Sh(t, w.out, "ip route add 127.0.0.1/32 via 10.20.30.62 table 7; ip rule add to 127.0.0.1 table 7 pref 1; ip rule del pref 0; ip rule add table local pref 2")
+		nstest.Sh(t, w.node, "echo 1 > /proc/sys/net/ipv4/conf/all/route_localnet")
+		if got := w.ask(w.out, "tcp", "127.0.0.1:80"); strings.HasPrefix(got, "web") {
+			t.Errorf("answered from outside: %q", got)
+		}
+	})
+	w.must("CHECK", "web", ports(web80)+withPrev("web"))
+	nstest.Sh(t, w.node, "nft list ruleset >/dev/null")
+}
+
+func TestDelLeavesNothing(t *testing.T) {
+	for name, config := range map[string]string{
+		"as libcni calls it":              ports(web80) + withPrev("web"),
+		"without a previous result":       ports(web80),
+		"without anything of the request": "",
+		"with a changed request":          ports(`{"hostPort":81,"containerPort":80}`) + withPrev("web"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.must("ADD", "other", ports(`{"hostPort":8080,"containerPort":80}`)+withPrev("other"))
+			w.must("ADD", "web", ports(web80)+withPrev("web"))
+			for range 3 {
+				w.must("DEL", "web", config)
+			}
+			if got := w.ask(w.out, "tcp", "10.20.30.62:80"); !strings.Contains(got, "refused") {
+				t.Errorf("port 80 after DEL: %q", got)
+			}
+			if got := w.ask(w.out, "tcp", "10.20.30.62:8080"); got != "other 10.20.30.1" {
+				t.Errorf("the other pod's port: %q", got)
+			}
+			if rules := nstest.Sh(t, w.node, "nft list ruleset"); strings.Contains(rules, addrs["web"]) {
+				t.Errorf("left of the pod:\n%s", rules)
+			}
+		})
+	}
+}
+
+func TestConflicts(t *testing.T) {
+	w := newWorld(t)
+	w.must("ADD", "web", ports(`{"hostPort":80,"containerPort":80}`)+withPrev("web"))
+	code, out := w.call("ADD", "other", ports(`{"hostPort":81,"containerPort":80},{"hostPort":80,"containerPort":80}`)+withPrev("other"))
+	if code == 0 || !strings.Contains(out, `hostPort TCP 0.0.0.0:80 is taken by net/id-web/eth0 for 10.10.10.2:80`) {
+		t.Errorf("a taken port: %d %s", code, out)
+	}
+	if got := w.ask(w.out, "tcp", "10.20.30.62:81"); !strings.Contains(got, "refused") {
+		t.Errorf("half of a refused request is in force: %q", got)
+	}
+	w.must("ADD", "web", ports(`{"hostPort":80,"containerPort":80}`)+withPrev("web")) // repeated: no harm
+	w.must("ADD", "other", ports(`{"hostPort":80,"containerPort":80,"hostIP":"10.10.10.1"}`)+withPrev("other"))
+	if a, b := w.ask(w.out, "tcp", "10.10.10.1:80"), w.ask(w.out, "tcp", "10.20.30.62:80"); a != "other 10.20.30.1" || b != "web 10.20.30.1" {
+		t.Errorf("the same port on two addresses: %q and %q", a, b)
+	}
+}
+
+func TestManyAtOnce(t *testing.T) {
+	w := newWorld(t)
+	var wg sync.WaitGroup
+	codes := make([]int, 16)
+	for i := range codes {
+		wg.Go(func() {
+			pod := []string{"web", "other"}[i%2]
+			codes[i], _ = w.call("ADD", fmt.Sprint(pod, "/", i), ports(fmt.Sprintf(`{"hostPort":%d,"containerPort":80}`, 8000+i))+withPrev(pod))
+		})
+	}
+	wg.Wait()
+	for i, code := range codes {
+		if want := []string{"web", "other"}[i%2] + " 10.20.30.1"; code != 0 {
+			t.Errorf("ADD %d: exit %d", i, code)
+		} else if got := w.ask(w.out, "tcp", fmt.Sprintf("10.20.30.62:%d", 8000+i)); got != want {
+			t.Errorf("port %d: %q, want %q", 8000+i, got, want)
+		}
+	}
+}
+
+func TestCheckAndGC(t *testing.T) {
+	w := newWorld(t)
+	w.must("ADD", "web", ports(web80)+withPrev("web"))
+	w.must("ADD", "other", ports(`{"hostPort":8080,"containerPort":80}`)+withPrev("other"))
+	w.network = "elsewhere"
+	w.must("GC", "", `,"cni.dev/valid-attachments":[]`) // another network's: not ours to judge
+	w.network = "net"
+	w.must("GC", "", `,"cni.dev/valid-attachments":[{"containerID":"id-web","ifname":"eth0"}]`)
+	w.must("CHECK", "web", ports(web80)+withPrev("web"))
+	if code, out := w.call("CHECK", "other", ports(`{"hostPort":8080,"containerPort":80}`)+withPrev("other")); code == 0 || !strings.Contains(out, "hostPort TCP 0.0.0.0:8080 -> 10.10.10.3:80 is not in the kernel") {
+		t.Errorf("CHECK of what GC took: %d %s", code, out)
+	}
+	nstest.Sh(t, w.node, "nft flush chain ip l3edge_hostports prerouting")
+	if code, out := w.call("CHECK", "web", ports(web80)+withPrev("web")); code == 0 || !strings.Contains(out, "has been changed") {
+		t.Errorf("CHECK of a table without rules: %d %s", code, out)
+	}
+}
+
+func TestStatusAsksPortald(t *testing.T) {
+	w := newWorld(t)
+	sock := filepath.Join(t.TempDir(), "portald.sock")
+	w.more = fmt.Sprintf(`,"portaldSocket":%q`, sock)
+	w.must("STATUS", "", "")
+	l, err := net.Listen("unix", sock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answers := []string{"503 Service Unavailable\r\n\r\nnothing programmed yet\n", "200 OK\r\n\r\nok\n"}
+	go func() {
+		for _, a := range answers {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = c.Read(make([]byte, 512))
+			_, _ = io.WriteString(c, "HTTP/1.0 "+a)
+			c.Close()
+		}
+	}()
+	code, out := w.call("STATUS", "", "")
+	var e struct{ Code int }
+	if err := json.Unmarshal([]byte(out), &e); code == 0 || err != nil || e.Code != 50 || !strings.Contains(out, "nothing programmed yet") {
+		t.Errorf("while portald has not synced: %d %s", code, out)
+	}
+	w.must("STATUS", "", "")
+}
+
+func TestBadRequests(t *testing.T) {
+	w := newWorld(t)
+	for name, tt := range map[string]struct{ config, want string }{
+		"all mistakes at once": {ports(`{"hostPort":70000,"containerPort":80},{"hostPort":80},{"hostPort":81,"containerPort":80,"protocol":"icmp"},{"hostPort":82,"containerPort":80,"hostIP":"here"}`) + withPrev("web"),
+			`runtimeConfig.portMappings[0].hostPort: 70000 is not a port\nruntimeConfig.portMappings[1].containerPort: 0 is not a port\nruntimeConfig.portMappings[2].protocol: \"icmp\" is not tcp, udp or sctp\nruntimeConfig.portMappings[3].hostIP: \"here\" is not an address`},
+		"no plugin before it":            {ports(web80), "prevResult: missing"},
+		"one port for two":               {ports(`{"hostPort":80,"containerPort":80},{"hostPort":80,"containerPort":81}`) + withPrev("web"), "asked for twice, for ports 80 and 81"},
+		"an address of the other family": {ports(`{"hostPort":80,"containerPort":80,"hostIP":"fd00::1"}`) + withPrev("web"), "no address of the family of fd00::1"},
+		"no list":                        {`,"runtimeConfig":{"portMappings":7}` + withPrev("web"), "runtimeConfig.portMappings"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if code, out := w.call("ADD", "web", tt.config); code == 0 || !strings.Contains(out, tt.want) {
+				t.Errorf("exit %d, %s\nwant %s", code, out, tt.want)
+			}
+		})
+	}
+	if rules := nstest.Sh(t, w.node, "nft list ruleset"); strings.Contains(rules, "l3edge") {
+		t.Errorf("a refused request left something:\n%s", rules)
+	}
+}
+
+// TestNoPortsNoWork: most pods have no hostPorts, and pay for nothing.
+func TestNoPortsNoWork(t *testing.T) {
+	w := newWorld(t)
+	for _, config := range []string{"", ports(""), ports(`{"containerPort":9999}`), `,"runtimeConfig":{"portMappings":null}`} {
+		w.must("ADD", "web", config+withPrev("web"))
+		w.must("CHECK", "web", config+withPrev("web"))
+		w.must("DEL", "web", config+withPrev("web"))
+	}
+	if rules := nstest.Sh(t, w.node, "nft list ruleset"); rules != "" {
+		t.Errorf("something was programmed:\n%s", rules)
+	}
+}

@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/l3edge/l3edge/pkg/core/service"
+	"github.com/l3edge/l3edge/pkg/edge/cni"
+	"github.com/l3edge/l3edge/pkg/edge/conntrack"
+	"github.com/l3edge/l3edge/pkg/edge/nft"
+	"github.com/l3edge/l3edge/pkg/edge/sysctl"
+)
+
+func attachment(c *cni.Call) cni.Attachment {
+	return cni.Attachment{ContainerID: c.ContainerID, IfName: c.IfName}
+}
+
+// with runs f on the node's hostPorts.
+func with(f func(*nft.HostPorts) error) error {
+	h, err := nft.OpenHostPorts()
+	if err != nil {
+		return err
+	}
+	return errors.Join(f(h), h.Close())
+}
+
+// add publishes the pod's ports, all or none, and passes the result on. Without ports it does nothing at all.
+func add(c *cni.Call) (*cni.Result, error) {
+	prev := c.Net.PrevResult
+	if prev == nil {
+		return nil, cni.Errorf(cni.CodeInvalidConfig, "prevResult: missing; portal stands in a chain, behind a plugin that attaches the pod")
+	}
+	ms, err := mappings(c)
+	if err != nil || len(ms) == 0 {
+		return prev, err
+	}
+	who, path := holder(c.Net.Name, attachment(c)), recordPath(c.Net.Name, attachment(c))
+	return prev, with(func(h *nft.HostPorts) error {
+		old, err := readRecord(path)
+		if err != nil {
+			return err
+		}
+		if err := h.Remove(who, old); err != nil { // what an earlier ADD left that was killed, or asked for other ports
+			return err
+		}
+		if err := writeRecord(path, ms); err != nil {
+			return err
+		}
+		if err := h.Add(who, ms); err != nil {
+			return errors.Join(asCNI(err), removeRecord(path))
+		}
+		if err := errors.Join(openLocalhost(prev, ms), forget(ms)); err != nil {
+			return errors.Join(err, h.Remove(who, ms), removeRecord(path))
+		}
+		return nil
+	})
+}
+
+// forget ends the UDP flows that ran before the ports were led to the pod: their clients would never reach it.
+func forget(ms []nft.Mapping) error {
+	var errs []error
+	for _, m := range ms {
+		if m.Protocol == service.UDP {
+			errs = append(errs, conntrack.ForgetPort(m.To.Addr().Is4(), m.HostPort))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func asCNI(err error) error {
+	var taken *nft.Conflict
+	if errors.As(err, &taken) {
+		return cni.Errorf(cni.CodeConflict, "%w", err)
+	}
+	return err
+}
+
+// openLocalhost lets packets from 127.0.0.1 leave towards the pod. The table's guard chain keeps others from using it.
+func openLocalhost(prev *cni.Result, ms []nft.Mapping) error {
+	if !slices.ContainsFunc(ms, func(m nft.Mapping) bool { return m.HostIP.Is4() && (m.HostIP.IsUnspecified() || m.HostIP.IsLoopback()) }) {
+		return nil
+	}
+	for _, i := range prev.Interfaces {
+		if i.Sandbox == "" && i.Name != "" {
+			if _, err := sysctl.EnsureIfPresent("net/ipv4/conf/"+i.Name+"/route_localnet", "1"); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// del takes the attachment's ports away, whatever the configuration or the chain says now. It knows them from the
+// record, so that an attachment without any costs one failed open.
+func del(c *cni.Call) error {
+	return release(c.Net.Name, attachment(c))
+}
+
+func release(network string, a cni.Attachment) error {
+	path := recordPath(network, a)
+	ms, err := readRecord(path)
+	if err != nil || ms == nil {
+		return err
+	}
+	if err := with(func(h *nft.HostPorts) error { return h.Remove(holder(network, a), ms) }); err != nil {
+		return err
+	}
+	if err := forget(ms); err != nil { // the pod is gone; its clients should ask anew
+		return err
+	}
+	return removeRecord(path)
+}
+
+// check compares the kernel with what the runtime asked for and names the first difference.
+func check(c *cni.Call) error {
+	if c.Net.PrevResult == nil {
+		return cni.Errorf(cni.CodeInvalidConfig, "prevResult: missing")
+	}
+	ms, err := mappings(c)
+	if err != nil || len(ms) == 0 {
+		return err
+	}
+	who := holder(c.Net.Name, attachment(c))
+	return with(func(h *nft.HostPorts) error {
+		if err := h.Check(ms); err != nil {
+			return cni.Errorf(cni.CodeCheckFailed, "%w", err)
+		}
+		for _, m := range ms {
+			switch held, ok, err := h.Holder(m); {
+			case err != nil:
+				return err
+			case !ok:
+				return cni.Errorf(cni.CodeCheckFailed, "hostPort %s is not in the kernel", m)
+			case held.Holder != who:
+				return cni.Errorf(cni.CodeCheckFailed, "hostPort %s is held by %s", m, held.Holder)
+			case held.To != m.To:
+				return cni.Errorf(cni.CodeCheckFailed, "hostPort %s leads to %s", m, held.To)
+			}
+		}
+		return nil
+	})
+}
+
+// gc releases every attachment of this network that the runtime does not name: recorded, or found in the kernel only.
+func gc(c *cni.Call) error {
+	keep := map[string]bool{}
+	for _, a := range c.Net.Valid {
+		keep[holder(c.Net.Name, a)] = true
+	}
+	var errs []error
+	list, err := os.ReadDir(filepath.Join(recordDir, c.Net.Name))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("read host port records: %w", err)
+	}
+	for _, e := range list {
+		id, ifName, ok := strings.Cut(e.Name(), ":")
+		if a := (cni.Attachment{ContainerID: id, IfName: ifName}); ok && !keep[holder(c.Net.Name, a)] {
+			errs = append(errs, release(c.Net.Name, a))
+		}
+	}
+	errs = append(errs, with(func(h *nft.HostPorts) error {
+		all, err := h.List()
+		if err != nil {
+			return err
+		}
+		for _, held := range all {
+			if strings.HasPrefix(held.Holder, c.Net.Name+"/") && !keep[held.Holder] {
+				errs = append(errs, h.Remove(held.Holder, []nft.Mapping{held.Mapping}))
+			}
+		}
+		return nil
+	}))
+	return errors.Join(errs...)
+}
+
+// status says whether an ADD would work, and whether services do.
+func status(c *cni.Call) error {
+	socket, err := portald(c)
+	if err != nil {
+		return err
+	}
+	if err := with(func(h *nft.HostPorts) error { return h.Ensure(true, false) }); err != nil {
+		return cni.Errorf(cni.CodeNotAvailable, "%w", err)
+	}
+	return services(socket)
+}

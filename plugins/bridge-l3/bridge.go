@@ -26,6 +26,11 @@ func ensureBridge(host *rtnl.Conn, have rtnl.Link, want attach.Attachment, conf 
 		if made, err = host.MakeBridge(want.Bridge); err != nil {
 			return have, err
 		}
+		if made {
+			if err := apply(want.Bridge.Fresh); err != nil {
+				return have, err
+			}
+		}
 		if have, err = host.Link(want.Bridge.Name); err != nil {
 			return have, err
 		}

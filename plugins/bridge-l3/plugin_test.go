@@ -243,9 +243,9 @@ func reach(t testing.TB, from, to *netns.Handle, addr string) string {
 func TestServiceBetweenTwoPodsOfOneBridge(t *testing.T) {
 	for _, mode := range []string{"bridge", "routed"} {
 		t.Run(mode, func(t *testing.T) {
-			l := newLab(t, subnet4+`,"localRouting":"`+mode+`"`)
+			l := newLab(t, `"ranges":[[{"subnet":"10.10.10.0/24"}],[{"subnet":"fd00:10::/64"}]],"localRouting":"`+mode+`"`)
 			a, b := l.pod("a"), l.pod("b")
-			nstest.Sh(t, l.node, "test ! -e /proc/sys/net/bridge || echo 0 >/proc/sys/net/bridge/bridge-nf-call-iptables")
+			nstest.Sh(t, l.node, "for f in /proc/sys/net/bridge/bridge-nf-call-ip*tables; do test ! -e $f || echo 0 >$f; done")
 			l.add(a)
 			l.add(b)
 			l.must("CHECK", a)
@@ -254,11 +254,17 @@ table ip t {
 	chain pre { type nat hook prerouting priority dstnat; ip daddr 10.100.87.105 tcp dport 80 dnat to 10.10.10.3:8080; ip daddr 10.100.87.106 tcp dport 80 dnat to 10.10.10.2:8080; }
 	chain post { type nat hook postrouting priority srcnat; ip saddr 10.10.10.2 ip daddr 10.10.10.2 masquerade; }
 }
+table ip6 t {
+	chain pre { type nat hook prerouting priority dstnat; ip6 daddr fd00:100::5 tcp dport 80 dnat to [fd00:10::3]:8080; ip6 daddr fd00:100::6 tcp dport 80 dnat to [fd00:10::2]:8080; }
+	chain post { type nat hook postrouting priority srcnat; ip6 saddr fd00:10::2 ip6 daddr fd00:10::2 masquerade; }
+}
 N`)
-			for vip, server := range map[string]*pod{"10.100.87.105:80": b, "10.100.87.106:80": a} { // the neighbour; itself
+			for _, server := range []*pod{a, b} {
 				var lis net.Listener
 				nstest.Do(t, server.ns, func() (err error) { lis, err = net.Listen("tcp", ":8080"); return err })
 				defer lis.Close() //nolint:errcheck // a test
+			}
+			for _, vip := range []string{"10.100.87.105:80", "10.100.87.106:80", "[fd00:100::5]:80", "[fd00:100::6]:80"} { // the neighbour, itself
 				nstest.Do(t, a.ns, func() error {
 					c, err := net.DialTimeout("tcp", vip, 5*time.Second)
 					if err != nil {
@@ -268,6 +274,36 @@ N`)
 				})
 			}
 		})
+	}
+}
+
+// TestRoutedPodsOfOneNodeMeetInTheNodesRouting counts what the node forwards between two of its pods.
+func TestRoutedPodsOfOneNodeMeetInTheNodesRouting(t *testing.T) {
+	l := newLab(t, `"ranges":[[{"subnet":"10.10.10.0/24"}],[{"subnet":"fd00:10::/64"}]],"localRouting":"routed"`)
+	a, b := l.pod("a"), l.pod("b")
+	if got := addresses(l.add(a)); got != "10.10.10.2/32 fd00:10::2/128" {
+		t.Errorf("addresses: %s", got)
+	}
+	l.add(b)
+	nstest.Sh(t, l.node, `for f in /proc/sys/net/bridge/bridge-nf-call-ip*tables; do test ! -e $f || echo 0 >$f; done
+nft 'table inet t { chain f { type filter hook forward priority 0; ip daddr 10.10.10.3 counter drop; ip6 daddr fd00:10::3 counter drop; }; }'`)
+	var lis net.Listener
+	nstest.Do(t, b.ns, func() (err error) { lis, err = net.Listen("tcp", ":0"); return err })
+	defer lis.Close() //nolint:errcheck // a test
+	port := netip.MustParseAddrPort(lis.Addr().String()).Port()
+	servers := []string{fmt.Sprint("10.10.10.3:", port), fmt.Sprint("[fd00:10::3]:", port)}
+	for _, s := range servers {
+		if connects(t, a.ns, "", s) {
+			t.Errorf("%s is reached past the node's routing", s)
+		}
+	}
+	nstest.Run(t, l.node, "nft", "delete table inet t")
+	for range 2 { // the second time as well: no redirect has shown the pod another way
+		for _, s := range servers {
+			if !connects(t, a.ns, "", s) {
+				t.Errorf("%s is not reached through the node", s)
+			}
+		}
 	}
 }
 

@@ -34,6 +34,7 @@ type Bridge struct {
 	MTU     int            // bytes
 	Addrs   []netip.Prefix // the gateways, with the length of their subnet
 	Promisc bool
+	Fresh   []Setting // made before it first comes up, if it is ours
 }
 
 // Port is the node's end of the pod's veth pair.
@@ -173,6 +174,11 @@ func (a *Attachment) settings(s Spec) {
 	if s.Gateway {
 		a.Settings = NodeSettings(v4, v6, s.Routed)
 	}
+	if v6 {
+		// The node asks for pods from the bridge's link-local address, and for a second not at all while that looks for
+		// duplicates of itself, of which its MAC allows none.
+		a.Bridge.Fresh = []Setting{{"net/ipv6/conf/" + s.Bridge + "/accept_dad", "0", ""}}
+	}
 	pod := func(name, value, optional string) {
 		a.Pod.Settings = append(a.Pod.Settings, Setting{name, value, optional})
 	}
@@ -220,7 +226,7 @@ func zero(a netip.Addr) netip.Addr {
 // String prints the attachment a line per fact, for --dry-run and golden files.
 func (a Attachment) String() string {
 	s := fmt.Sprintf("bridge %s mac %s mtu %d promisc %t addresses %v\n", a.Bridge.Name, a.Bridge.MAC, a.Bridge.MTU, a.Bridge.Promisc, a.Bridge.Addrs)
-	for _, set := range a.Settings {
+	for _, set := range append(slices.Clone(a.Bridge.Fresh), a.Settings...) {
 		s += fmt.Sprintf("node  %s = %s\n", set.Name, set.Value)
 	}
 	s += fmt.Sprintf("port  %s mac %s mtu %d hairpin %t isolated %t alias %q\n", a.Port.Name, a.Port.MAC, a.Port.MTU, a.Port.Hairpin, a.Port.Isolated, a.Port.Alias)

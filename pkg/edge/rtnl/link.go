@@ -126,14 +126,10 @@ func (l *Link) parseInfo(b []byte) {
 	}
 }
 
-// MakeBridge makes b, up, and reports false when a link of that name is there already, which may be by another process
+// MakeBridge makes b, down, and reports false when a link of that name is there already, which may be by another process
 // that was a moment faster. Its MTU is set once more by itself, so that the kernel does not lower it to its ports' (br_mtu_auto_adjust).
 func (c *Conn) MakeBridge(b attach.Bridge) (made bool, err error) {
-	flags := uint32(unix.IFF_UP)
-	if b.Promisc {
-		flags |= unix.IFF_PROMISC
-	}
-	m := newMessage(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, ifinfo(unix.AF_UNSPEC, 0, flags, flags))
+	m := newMessage(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, ifinfo(unix.AF_UNSPEC, 0, 0, 0))
 	m.str(unix.IFLA_IFNAME, b.Name)
 	m.attr(unix.IFLA_ADDRESS, b.MAC[:])
 	m.u32(unix.IFLA_MTU, uint32(b.MTU))

@@ -55,6 +55,9 @@ func attachPod(t testing.TB, host, pod *rtnl.Conn, ns *netns.Handle, a attach.At
 	must(err)
 	bridge, err := host.Link(a.Bridge.Name)
 	must(err)
+	must(host.Up(bridge.Index, false))
+	bridge, err = host.Link(a.Bridge.Name)
+	must(err)
 	for _, p := range a.Bridge.Addrs {
 		_, err := host.AddAddr(bridge.Index, p, false)
 		must(err)
@@ -199,6 +202,9 @@ func TestTheKernelsWordsComeThrough(t *testing.T) {
 	}
 	bridge, err := host.Link(a.Bridge.Name)
 	if err != nil {
+		t.Fatal(err)
+	}
+	if err := host.Up(bridge.Index, false); err != nil {
 		t.Fatal(err)
 	}
 	if err := host.AddRoute(bridge.Index, attach.Route{Dst: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("192.0.2.1")}); err == nil ||

@@ -131,6 +131,7 @@ func (r Registry) End(name string) error {
 	if e := os.Remove(r.Path(name, ".log")); !errors.Is(e, fs.ErrNotExist) {
 		errs = append(errs, e)
 	}
+	_ = os.Remove(r.dir) // unless there are others
 	return errors.Join(errs...)
 }
 

@@ -84,8 +84,10 @@ func openTap(iface string) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 4<<20) // as much as the machine allows
-	all := uint16(unix.ETH_P_ALL)<<8 | uint16(unix.ETH_P_ALL)>>8       // in network order: packet(7)
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4<<20) != nil { // the machine's root only
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 4<<20) // as much as the machine allows: 500 packets
+	}
+	all := uint16(unix.ETH_P_ALL)<<8 | uint16(unix.ETH_P_ALL)>>8 // in network order: packet(7)
 	err = errors.Join(
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 20_000}),
 		unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: link.Attrs().Index}))
@@ -122,6 +124,11 @@ func (c *Capture) read() {
 func (c *Capture) Stop() ([]Packet, error) {
 	c.stop.Store(true)
 	<-c.done
+	if stats, err := unix.GetsockoptTpacketStats(c.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS); err != nil {
+		c.err = errors.Join(c.err, fmt.Errorf("capture: %w", err))
+	} else if stats.Drops > 0 {
+		c.err = errors.Join(c.err, fmt.Errorf("capture: %d packets were lost", stats.Drops))
+	}
 	return c.packets, errors.Join(c.err, unix.Close(c.fd))
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -65,12 +66,12 @@ func tell(cmd *cobra.Command, inner *nest.Inner, kind lab.Kind, keep bool) error
 	if keep {
 		return stay(cmd.Context(), inner)
 	}
-	fmt.Print(`
-To look around in a lab of your own:
-  make demo KEEP=1           this one, left up afterwards
-  l3ctl lab up; l3ctl lab shell kubminion1
-  l3ctl lab up --mls=frr     the same with FRR as the switch
-`)
+	fmt.Print(strings.ReplaceAll(`
+To look around yourself:
+  make demo KEEP=1        this lab, left up afterwards
+  LAB up                  a lab in the background; it says how to enter
+  LAB up --mls=frr        the same with FRR as the switch
+`, "LAB", os.Args[0]+" lab"))
 	return nil
 }
 

@@ -198,17 +198,18 @@ func show(reg nest.Registry, rec nest.Record) error {
 	return nil
 }
 
+// howToEnter tells what to type next, with l3ctl called as it was called.
 func howToEnter(name string) string {
-	flag := ""
+	self := os.Args[0] + " lab"
 	if name != "lab" {
-		flag = "--name=" + name + " "
+		self += " --name=" + name
 	}
-	return fmt.Sprintf(`The lab is up. Try:
-  l3ctl lab %[1]sstatus
-  l3ctl lab %[1]sshell kubminion1                    # a node: ip route, routed status, portald status
-  l3ctl lab %[1]sexec kubminion1/web8080-1 -- curl -s 10.100.87.105   # from a pod, through the portal
-  l3ctl lab %[1]sexec mls -- ip route                # what the switch learned by BGP
-  l3ctl lab %[1]sshell                               # all hosts: ip netns exec outside ping 10.10.10.2
-  l3ctl lab %[1]sdown
-`, flag)
+	return strings.ReplaceAll(`The lab is up. Try:
+  LAB status
+  LAB shell kubminion1           # a node: ip route; routed status; portald status
+  LAB exec kubminion1/web8080-1 -- curl -s 10.100.87.105   # a pod asks the service
+  LAB exec mls -- ip route       # what the switch learned by BGP
+  LAB shell                      # beside all hosts: ip netns exec outside curl -s 10.10.10.2:8080
+  LAB down
+`, "LAB", self)
 }

@@ -85,8 +85,11 @@ func announced(ctx context.Context, c contender, times int) (measured, error) {
 			return nil, err
 		}
 	}
-	pull := trigger(g.nodes[0], c.name)
 	sleep(ctx, 5*time.Second) // until all sessions stand; there is nothing that all contenders show it by
+	pull, err := trigger(g.nodes[0], c.name)
+	if err != nil {
+		return nil, fmt.Errorf("%w;%s", err, g.nodes[0].said())
+	}
 	if err := pull(true); err != nil {
 		return nil, fmt.Errorf("%w;%s", err, g.nodes[0].said())
 	}
@@ -154,7 +157,7 @@ func (p *couple) loseCarrier(ctx context.Context, n int, msgs []byte) (measured,
 	}
 	sleep(ctx, 300*time.Millisecond)
 	start := time.Now()
-	if err := p.far.sh("ip link set p1 down"); err != nil {
+	if err := p.far.setDown("p1"); err != nil {
 		return nil, err
 	}
 	end, err := p.node.await(ctx, 20*time.Second, "routes gone", func(have int) bool { return have <= base })

@@ -95,25 +95,31 @@ func startBird(_ context.Context, h *host, s setup) error {
 	return err
 }
 
-// birdc gives a running BIRD one command, without the cost of a process.
-func birdc(h *host, command string) error {
+// birdc is an open control connection to a running BIRD, without the cost of a process per command.
+type birdc struct{ conn net.Conn }
+
+func dialBird(h *host) (*birdc, error) {
 	conn, err := net.Dial("unix", h.dir+"/bird.ctl")
 	if err != nil {
+		return nil, err
+	}
+	c := &birdc{conn: conn}
+	return c, c.answer() // its greeting
+}
+
+func (c *birdc) answer() error {
+	if err := c.conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
 		return err
 	}
-	defer conn.Close() //nolint:errcheck // nothing to lose
-	if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
-		return err
-	}
-	buf := make([]byte, 4096)
-	if _, err := conn.Read(buf); err != nil { // its greeting
-		return err
-	}
-	if _, err := conn.Write([]byte(command + "\n")); err != nil {
-		return err
-	}
-	_, err = conn.Read(buf)
+	_, err := c.conn.Read(make([]byte, 4096))
 	return err
+}
+
+func (c *birdc) do(command string) error {
+	if _, err := c.conn.Write([]byte(command + "\n")); err != nil {
+		return err
+	}
+	return c.answer()
 }
 
 var bgpdConf = template.Must(template.New("bgpd").Parse(`hostname {{.Self}}
@@ -188,20 +194,15 @@ func (h *host) file(ctx context.Context, name string) error {
 
 // trigger makes a daemon announce, or withdraw, the subnet that it held back: BIRD is told over its socket, routed by
 // what it takes as the proof that it can serve the subnet (the node forwards).
-func trigger(h *host, name string) (pull func(on bool) error) {
+func trigger(h *host, name string) (pull func(on bool) error, err error) {
 	if name == "bird" {
+		c, err := dialBird(h)
 		return func(on bool) error {
-			if on {
-				return birdc(h, "enable own")
-			}
-			return birdc(h, "disable own")
-		}
+			return c.do(map[bool]string{true: "enable own", false: "disable own"}[on])
+		}, err
 	}
 	return func(on bool) error {
-		v := []byte("0")
-		if on {
-			v = []byte("1")
-		}
-		return h.ns.Do(func() error { return os.WriteFile("/proc/sys/net/ipv4/ip_forward", v, 0) })
-	}
+		v := map[bool]string{true: "1", false: "0"}[on]
+		return h.ns.Do(func() error { return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte(v), 0) })
+	}, nil
 }

@@ -118,7 +118,8 @@ func restarted(ctx context.Context, c contender, sig syscall.Signal, ends int) (
 	if full < base+2 {
 		return nil, fmt.Errorf("%d routes, %d before it started;%s", full, base, node.said())
 	}
-	lost := in.lost() + out.lost()
+	in.count()
+	out.count()
 	for i := range ends {
 		node.kill(sig)
 		if i == 0 {
@@ -139,12 +140,11 @@ func restarted(ctx context.Context, c contender, sig syscall.Signal, ends int) (
 	in.stop()
 	out.stop()
 	sleep(ctx, drained)
-	lost = in.lost() + out.lost() - lost
 	kept := 0.0
 	if node.sh("ip route show "+gone+" | grep -q .") == nil {
 		kept = 1
 	}
-	return measured{"lost": {float64(lost)}, "lost inwards": {float64(in.lost())}, "not swept": {kept}}, ctx.Err()
+	return measured{"lost": {float64(in.lost() + out.lost())}, "not swept": {kept}}, ctx.Err()
 }
 
 // beyond puts a client at the far side of the switch, pods on node 1, and a second segment that will go.
@@ -187,14 +187,18 @@ func flows(ctx context.Context, in, out *stream) error {
 
 // stream is one UDP sender and its receiver.
 type stream struct {
-	from, to  net.PacketConn
-	sent, got atomic.Int64
-	end       chan struct{}
-	once      sync.Once
+	from, to net.PacketConn
+	sent     atomic.Int64 // the number of the last packet
+	got      atomic.Int64 // how many arrived
+	end      chan struct{}
+	once     sync.Once
+	first    atomic.Int64 // packets after this one count
+	arrived  map[int64]bool
+	done     chan struct{} // arrived is complete
 }
 
 func newStream(from *host, src string, to *host, dst string) (*stream, error) {
-	s := &stream{end: make(chan struct{})}
+	s := &stream{end: make(chan struct{}), done: make(chan struct{}), arrived: map[int64]bool{}}
 	listen := func(h *host, addr string) (c net.PacketConn, err error) {
 		err = h.ns.Do(func() (err error) { c, err = net.ListenPacket("udp4", addr+":0"); return err })
 		return c, err
@@ -231,17 +235,34 @@ func (s *stream) send(to net.Addr) {
 }
 
 func (s *stream) receive() {
+	defer close(s.done)
 	buf := make([]byte, 64)
 	for {
-		if _, _, err := s.to.ReadFrom(buf); err != nil {
+		n, _, err := s.to.ReadFrom(buf)
+		if err != nil {
 			return
 		}
-		s.got.Add(1)
+		if n == 8 {
+			s.arrived[int64(binary.BigEndian.Uint64(buf))] = true
+			s.got.Add(1)
+		}
 	}
 }
 
-// lost counts packets that were sent and have not arrived; one that is on its way counts.
-func (s *stream) lost() int64 { return s.sent.Load() - s.got.Load() }
+// count begins to count: the next packet is the first that matters.
+func (s *stream) count() { s.first.Store(s.sent.Load()) }
+
+// lost is how many packets were sent since count and did not arrive. It ends the stream.
+func (s *stream) lost() (n int64) {
+	s.close()
+	<-s.done
+	for i := s.first.Load() + 1; i <= s.sent.Load(); i++ {
+		if !s.arrived[i] {
+			n++
+		}
+	}
+	return n
+}
 
 func (s *stream) stop() { s.once.Do(func() { close(s.end) }) }
 

@@ -4,7 +4,10 @@ go 1.26.0
 
 replace github.com/l3edge/l3edge => ../..
 
-require github.com/l3edge/l3edge v0.0.0-00010101000000-000000000000
+require (
+	github.com/l3edge/l3edge v0.0.0-00010101000000-000000000000
+	golang.org/x/sys v0.49.0
+)
 
 require (
 	github.com/alexflint/go-filemutex v1.3.0 // indirect
@@ -20,7 +23,6 @@ require (
 	github.com/vishvananda/netns v0.0.5 // indirect
 	go.opentelemetry.io/otel v1.43.0 // indirect
 	go.opentelemetry.io/otel/trace v1.43.0 // indirect
-	golang.org/x/sys v0.49.0 // indirect
 	sigs.k8s.io/knftables v0.0.18 // indirect
 )
 

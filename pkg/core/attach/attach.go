@@ -179,21 +179,21 @@ func (a *Attachment) settings(s Spec) {
 		// duplicates of itself, of which its MAC allows none.
 		a.Bridge.Fresh = []Setting{{"net/ipv6/conf/" + s.Bridge + "/accept_dad", "0", ""}}
 	}
-	pod := func(name, value, optional string) {
-		a.Pod.Settings = append(a.Pod.Settings, Setting{name, value, optional})
+	off := func(name, optional string) {
+		a.Pod.Settings = append(a.Pod.Settings, Setting{name, "0", optional})
 	}
 	dev := "net/ipv6/conf/" + s.IfName + "/"
 	if v6 {
-		pod(dev+"disable_ipv6", "0", "")
+		off(dev+"disable_ipv6", "")
 	}
-	pod(dev+"accept_ra", "0", "the kernel has no IPv6, so there is nothing to refuse")
+	off(dev+"accept_ra", "the kernel has no IPv6, so there is nothing to refuse")
 	if s.Routed && v4 {
 		// The node sends every packet back out of the bridge that it came from, and would tell pods of a shorter way.
-		pod("net/ipv4/conf/all/accept_redirects", "0", "")
-		pod("net/ipv4/conf/"+s.IfName+"/accept_redirects", "0", "")
+		off("net/ipv4/conf/all/accept_redirects", "")
+		off("net/ipv4/conf/"+s.IfName+"/accept_redirects", "")
 	}
 	if s.Routed && v6 {
-		pod(dev+"accept_redirects", "0", "")
+		off(dev+"accept_redirects", "")
 	}
 }
 

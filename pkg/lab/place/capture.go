@@ -65,10 +65,10 @@ type Capture struct {
 }
 
 // NewCapture starts recording on an interface of the place: packets from or to any of the ports, or all where none is given.
-func (h *Place) NewCapture(iface string, ports ...uint16) (*Capture, error) {
+func (p *Place) NewCapture(iface string, ports ...uint16) (*Capture, error) {
 	c := &Capture{ports: ports, done: make(chan struct{})}
-	if err := h.Net.Do(func() (err error) { c.fd, err = openTap(iface); return err }); err != nil {
-		return nil, fmt.Errorf("%s: capture on %s: %w", h.Name, iface, err)
+	if err := p.Net.Do(func() (err error) { c.fd, err = openTap(iface); return err }); err != nil {
+		return nil, fmt.Errorf("%s: capture on %s: %w", p.Name, iface, err)
 	}
 	go c.read()
 	return c, nil
@@ -134,15 +134,15 @@ func (c *Capture) Stop() ([]Packet, error) {
 
 // AwaitQuiet waits until nothing passes the interface for a moment: the last packets of a connection come after the
 // answer, and those of an earlier one shall not be taken for the next one's.
-func (h *Place) AwaitQuiet(iface string, ports ...uint16) error {
+func (p *Place) AwaitQuiet(iface string, ports ...uint16) error {
 	return Eventually(5*time.Second, func() error {
-		c, err := h.NewCapture(iface, ports...)
+		c, err := p.NewCapture(iface, ports...)
 		if err != nil {
 			return err
 		}
 		packets, err := c.Stop()
 		if err == nil && len(packets) > 0 {
-			err = fmt.Errorf("%s of %s is never quiet: %s", iface, h.Name, packets[0])
+			err = fmt.Errorf("%s of %s is never quiet: %s", iface, p.Name, packets[0])
 		}
 		return err
 	})

@@ -8,7 +8,6 @@ package mark
 const (
 	RouteRouted  = 103 // routes that routed installs: what it learned by BGP, and its own blackholes
 	RoutePortald = 104 // routes that portald installs: the way to the portal net from the node itself
-	RouteBridge  = 105 // routes that bridge-l3 installs in the node's namespace
 )
 
 // nftables tables; each daemon or plugin owns the tables under its name in families ip and ip6.

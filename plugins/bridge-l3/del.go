@@ -10,6 +10,7 @@ import (
 	"github.com/l3edge/l3edge/pkg/edge/cni"
 	"github.com/l3edge/l3edge/pkg/edge/guard"
 	"github.com/l3edge/l3edge/pkg/edge/lease"
+	"github.com/l3edge/l3edge/pkg/edge/orphan"
 	"github.com/l3edge/l3edge/pkg/edge/rtnl"
 )
 
@@ -43,6 +44,11 @@ func del(c *cni.Call) error {
 	return held.Release(prevAddrs(c))
 }
 
+// leave is how a link is deleted: by a child process that nobody waits for, which holds the descriptors in keep open.
+func leave(keep ...int) func(int, []byte) error {
+	return func(fd int, b []byte) error { return orphan.Write(fd, b, keep...) }
+}
+
 // detach removes the link, and what binds its port. The address stays held until it is gone.
 func detach(c *cni.Call, conf config, host *rtnl.Conn, held *lease.Lease) error {
 	err := removePort(host, attach.PortName(c.ContainerID, c.IfName), held != nil && held.Guarded)
@@ -67,7 +73,7 @@ func removePort(host *rtnl.Conn, name string, guarded bool) error {
 	}
 	port, err := host.Link(name)
 	if err == nil {
-		err = host.Remove(port.Index, keep...)
+		err = host.Remove(port.Index, leave(keep...))
 	}
 	if err != nil && !errors.Is(err, rtnl.ErrNoLink) || g == nil {
 		return err
@@ -104,5 +110,5 @@ func detachForeign(c *cni.Call, conf config, host *rtnl.Conn) error {
 	if err != nil || berr != nil || port.Kind != "veth" || port.Master != bridge.Index || port.Peer != eth0.Index {
 		return nil //nolint:nilerr // not on our bridge: not ours
 	}
-	return host.Remove(port.Index)
+	return host.Remove(port.Index, leave())
 }

@@ -126,7 +126,7 @@ func (j *job) clearInterrupted() error {
 	if port.Up {
 		return cni.Errorf(cni.CodeConflict, "container %s is attached by %s already; DEL first", j.call.ContainerID, j.call.IfName)
 	}
-	return j.host.Remove(port.Index)
+	return j.host.Remove(port.Index, leave())
 }
 
 // prepareBridge decides the attachment, now that the bridge's MTU can be known, and makes the bridge and the node fit.
@@ -172,7 +172,7 @@ func (j *job) makeLink() error {
 	if lerr != nil {
 		return lerr
 	}
-	if err := j.host.Remove(port.Index); err != nil {
+	if err := j.host.Remove(port.Index, leave()); err != nil {
 		return err
 	}
 	return j.host.MakeVeth(j.want.Port, j.bridge.Index, j.want.Pod, j.ns.Fd())
@@ -186,7 +186,7 @@ func (j *job) removeLink() error {
 	if err != nil {
 		return err
 	}
-	return j.host.Remove(port.Index)
+	return j.host.Remove(port.Index, leave())
 }
 
 func (j *job) configurePod() error {

@@ -6,8 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,11 +21,13 @@ const (
 //
 // The deleting system call itself returns some fifteen milliseconds later: after everything is undone and announced, the
 // kernel waits for all processors to have passed a quiet point (rcu_barrier in netdev_run_todo) before it frees the memory.
-// Nobody needs to wait for that, but a thread that sits in it cannot end, nor can its process. So the call is made by a
-// child process that has nothing open but the socket, and that outlives this one by those milliseconds.
-// The child keeps the file descriptors in keep open too, so that what closing them would wait for delays nobody.
+// Nobody needs to wait for that, so write may be a function that has another process make the call, which outlives this
+// one by those milliseconds (pkg/edge/orphan). Without one, or when it fails, Remove makes the call itself.
 // The calling thread must be in this Conn's namespace.
-func (c *Conn) Remove(index int, keep ...int) error {
+func (c *Conn) Remove(index int, write func(fd int, b []byte) error) error {
+	if write == nil {
+		return c.Delete(index)
+	}
 	ear, err := listen(index)
 	if err != nil {
 		return c.Delete(index)
@@ -35,7 +35,12 @@ func (c *Conn) Remove(index int, keep ...int) error {
 	defer unix.Close(ear) //nolint:errcheck // only listened
 	c.seq++
 	m := newMessage(unix.RTM_DELLINK, 0, ifinfo(unix.AF_UNSPEC, index, 0, 0)).finish(unix.NLM_F_ACK, c.seq)
-	if err := c.sendByChild(m, keep); err != nil {
+	// Connected, so that m can be written without an address; connecting to the kernel needs no privilege.
+	err = unix.Connect(c.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	if err == nil {
+		err = write(c.fd, m)
+	}
+	if err != nil {
 		return c.Delete(index)
 	}
 	for deadline := time.Now().Add(removeWait); time.Now().Before(deadline); {
@@ -56,7 +61,7 @@ func (c *Conn) Remove(index int, keep ...int) error {
 	return fmt.Errorf("delete interface %d: not gone after %s", index, removeWait)
 }
 
-// awaitRemoval reports that the announcement has come, or the kernel's answer to the child. Nothing in time is no error.
+// awaitRemoval reports that the announcement has come, or the kernel's answer to the writer. Nothing in time is no error.
 func (c *Conn) awaitRemoval(ear int, wait time.Duration) (gone bool, err error) {
 	fds := []unix.PollFd{{Fd: int32(ear), Events: unix.POLLIN}, {Fd: int32(c.fd), Events: unix.POLLIN}}
 	if _, err := unix.Poll(fds, int(wait.Milliseconds())); err != nil && err != unix.EINTR { //nolint:errorlint // a bare number
@@ -121,28 +126,4 @@ func listen(index int) (int, error) {
 		return -1, err
 	}
 	return fd, nil
-}
-
-// sendByChild makes a child process send b on c's socket and end. The child is a copy of this process with one thread,
-// in which the Go runtime does not work: fork makes system calls and nothing else.
-func (c *Conn) sendByChild(b []byte, keep []int) error {
-	// Connected, so that the child can write without an address; connecting to the kernel needs no privilege.
-	if err := unix.Connect(c.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return err
-	}
-	open := append([]int{c.fd}, keep...)
-	slices.Sort(open)
-	gaps := make([]uintptr, 0, 2*len(open)+2) // the runs of descriptors to close, first and last of each
-	next := 0
-	for _, fd := range open {
-		if fd > next {
-			gaps = append(gaps, uintptr(next), uintptr(fd-1))
-		}
-		next = fd + 1
-	}
-	gaps = append(gaps, uintptr(next), math.MaxUint32)
-	if errno := fork(uintptr(c.fd), b, gaps); errno != 0 {
-		return errno
-	}
-	return nil
 }

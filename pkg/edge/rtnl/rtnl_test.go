@@ -3,6 +3,7 @@
 package rtnl_test
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -14,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/l3edge/l3edge/pkg/core/attach"
 	"github.com/l3edge/l3edge/pkg/edge/netns"
@@ -138,6 +140,13 @@ func reaches(t *testing.T, from, to *netns.Handle, addr string) {
 	})
 }
 
+// write makes the call elsewhere, as a child process would, and does not wait for its end.
+func write(fd int, b []byte) error {
+	b = bytes.Clone(b)
+	go unix.Write(fd, b) //nolint:errcheck // the kernel answers on the socket
+	return nil
+}
+
 func TestRemoveAnswersWhenBothEndsAreGone(t *testing.T) {
 	node, ns := nstest.New(t), nstest.New(t)
 	host, pod := dial(t, node), dial(t, ns)
@@ -150,7 +159,7 @@ func TestRemoveAnswersWhenBothEndsAreGone(t *testing.T) {
 			t.Fatal(err)
 		}
 		start := time.Now()
-		nstest.Do(t, node, func() error { return host.Remove(port.Index) })
+		nstest.Do(t, node, func() error { return host.Remove(port.Index, write) })
 		fast += time.Since(start)
 		if _, err := host.Link(a.Port.Name); !errors.Is(err, rtnl.ErrNoLink) {
 			t.Errorf("port after removal: %v", err)
@@ -158,7 +167,7 @@ func TestRemoveAnswersWhenBothEndsAreGone(t *testing.T) {
 		if _, err := pod.Link("eth0"); !errors.Is(err, rtnl.ErrNoLink) {
 			t.Errorf("eth0 after removal: %v", err)
 		}
-		if err := host.Remove(port.Index); err != nil {
+		if err := host.Remove(port.Index, write); err != nil {
 			t.Errorf("a second removal: %v", err)
 		}
 	}
@@ -179,7 +188,7 @@ func TestManyRemovalsAtOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		wg.Go(func() {
-			if err := host.Remove(port.Index); err != nil {
+			if err := host.Remove(port.Index, write); err != nil {
 				t.Error(err)
 			}
 			if _, err := pod.Link("eth0"); !errors.Is(err, rtnl.ErrNoLink) {

@@ -10,11 +10,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
-	"github.com/l3edge/l3edge/pkg/core/service"
 	"github.com/l3edge/l3edge/pkg/edge/cni"
-	"github.com/l3edge/l3edge/pkg/edge/conntrack"
 	"github.com/l3edge/l3edge/pkg/edge/nft"
+	"github.com/l3edge/l3edge/pkg/edge/orphan"
 	"github.com/l3edge/l3edge/pkg/edge/sysctl"
 )
 
@@ -28,8 +28,14 @@ func with(f func(*nft.HostPorts) error) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(f(h), h.Close())
+	return errors.Join(f(h), h.Close(leave))
 }
+
+// linger outlasts what the kernel does after a removal: some ten milliseconds, more when the machine is busy.
+const linger = 100 * time.Millisecond
+
+// leave has the socket held open by a process that nobody waits for.
+func leave(fd int) error { return orphan.Hold(linger, fd) }
 
 // add publishes the pod's ports, all or none, and passes the result on. Without ports it does nothing at all.
 func add(c *cni.Call) (*cni.Result, error) {
@@ -47,31 +53,22 @@ func add(c *cni.Call) (*cni.Result, error) {
 		if err != nil {
 			return err
 		}
-		if err := h.Remove(who, old); err != nil { // what an earlier ADD left that was killed, or asked for other ports
+		// What an earlier ADD left that was killed or asked for other ports; the same ports stay.
+		old = slices.DeleteFunc(old, func(m nft.Mapping) bool { return slices.Contains(ms, m) })
+		if err := h.Remove(who, old); err != nil {
 			return err
 		}
 		if err := writeRecord(path, ms); err != nil {
 			return err
 		}
 		if err := h.Add(who, ms); err != nil {
-			return errors.Join(asCNI(err), removeRecord(path))
+			return errors.Join(asCNI(err), h.Remove(who, ms), removeRecord(path))
 		}
-		if err := errors.Join(openLocalhost(prev, ms), forget(ms)); err != nil {
+		if err := errors.Join(openLocalhost(prev, ms), forget(h, ms, strangers)); err != nil {
 			return errors.Join(err, h.Remove(who, ms), removeRecord(path))
 		}
 		return nil
 	})
-}
-
-// forget ends the UDP flows that ran before the ports were led to the pod: their clients would never reach it.
-func forget(ms []nft.Mapping) error {
-	var errs []error
-	for _, m := range ms {
-		if m.Protocol == service.UDP {
-			errs = append(errs, conntrack.ForgetPort(m.To.Addr().Is4(), m.HostPort))
-		}
-	}
-	return errors.Join(errs...)
 }
 
 func asCNI(err error) error {
@@ -109,10 +106,13 @@ func release(network string, a cni.Attachment) error {
 	if err != nil || ms == nil {
 		return err
 	}
-	if err := with(func(h *nft.HostPorts) error { return h.Remove(holder(network, a), ms) }); err != nil {
-		return err
-	}
-	if err := forget(ms); err != nil { // the pod is gone; its clients should ask anew
+	err = with(func(h *nft.HostPorts) error {
+		if err := h.Remove(holder(network, a), ms); err != nil {
+			return err
+		}
+		return forget(h, ms, orphaned)
+	})
+	if err != nil {
 		return err
 	}
 	return removeRecord(path)

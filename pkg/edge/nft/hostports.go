@@ -94,7 +94,10 @@ func hostPorts(f *family) *table {
 }
 
 // HostPorts keeps the tables "l3edge_hostports" of one network namespace.
-type HostPorts struct{ c *conn }
+type HostPorts struct {
+	c       *conn
+	removed bool // ports, through this socket
+}
 
 // OpenHostPorts opens the namespace of the calling thread.
 func OpenHostPorts() (*HostPorts, error) {
@@ -102,11 +105,21 @@ func OpenHostPorts() (*HostPorts, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &HostPorts{c}, nil
+	return &HostPorts{c: c}, nil
 }
 
-// Close lets go of the socket. What is programmed stays.
-func (h *HostPorts) Close() error { return h.c.close() }
+// Fd is the nfnetlink socket, for others to use between two calls.
+func (h *HostPorts) Fd() int { return h.c.fd }
+
+// Close lets go of the socket. What is programmed stays. After a removal, closing takes some ten milliseconds: the ports
+// are gone already, but the kernel frees their memory first (nft_rcv_nl_event). Then leave, unless nil, is asked before to
+// have another process hold the socket open meanwhile; when it fails, Close waits.
+func (h *HostPorts) Close(leave func(fd int) error) error {
+	if h.removed && leave != nil {
+		_ = leave(h.c.fd)
+	}
+	return h.c.close()
+}
 
 // Ensure makes the tables of the families, as far as they are not there and right. Elements stay.
 func (h *HostPorts) Ensure(v4, v6 bool) error {
@@ -224,6 +237,7 @@ func (h *HostPorts) Remove(holder string, ms []Mapping) error {
 		}
 	}
 	// In two transactions: a pod that others took out of the set already must not keep its ports alive.
+	h.removed = h.removed || b.n > 0
 	for _, t := range []*batch{&b, &selves} {
 		if err := h.c.commit(t); err != nil && !errors.Is(err, unix.ENOENT) {
 			return fmt.Errorf("remove host ports: %w", err)

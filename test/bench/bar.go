@@ -33,6 +33,8 @@ const (
 	Millis  Unit = "ms"
 	Mega    Unit = "MB"
 	Packets Unit = "packets"
+	Routes  Unit = "routes"
+	Times   Unit = "times"
 	Percent Unit = "%"
 )
 
@@ -86,7 +88,7 @@ func (b Bar) show(f Figures) string {
 }
 
 func (u Unit) show(v float64) string {
-	if u == Packets {
+	if u == Packets || u == Routes || u == Times {
 		return fmt.Sprintf("%.0f %s", v, u)
 	}
 	return fmt.Sprintf("%.2f %s", v, u)

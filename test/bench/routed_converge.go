@@ -70,8 +70,8 @@ func announced(ctx context.Context, c contender, times int) (measured, error) {
 		return nil, err
 	}
 	mls := setup{Self: switchAddr, Peers: []netip.Addr{node1Addr, node2Addr}, Switch: true, Retry: true}
-	n1 := setup{Self: node1Addr, Peers: []netip.Addr{switchAddr}, Subnet: node1Pods, Accept: "10.10.0.0/16", Retry: true, Held: true}
-	n2 := setup{Self: node2Addr, Peers: []netip.Addr{switchAddr}, Subnet: node2Pods, Accept: "10.10.0.0/16", Retry: true}
+	n1 := setup{Self: node1Addr, Peers: []netip.Addr{switchAddr}, Subnet: node1Pods, Accept: []string{"10.10.0.0/16"}, Retry: true, Held: true}
+	n2 := setup{Self: node2Addr, Peers: []netip.Addr{switchAddr}, Subnet: node2Pods, Accept: []string{"10.10.0.0/16"}, Retry: true}
 	if err := startBird(ctx, g.mls, mls); err != nil {
 		return nil, err
 	}
@@ -118,7 +118,7 @@ func announced(ctx context.Context, c contender, times int) (measured, error) {
 // carrier measures a node that loses its link: until the routes over it are gone.
 func (b *routedBench) carrier(ctx context.Context) {
 	const n = 100
-	msgs := updates(n, feederASN, nextHops())
+	msgs := updates(n, switchASN, nextHops())
 	couples := map[string]*couple{}
 	defer func() {
 		for _, p := range couples {
@@ -187,7 +187,7 @@ func (b *routedBench) coldStart(ctx context.Context) {
 		defer w.close()
 		sleep(ctx, 2*time.Second) // the switch has been up for long
 		start := time.Now()
-		if err := c.start(ctx, g.nodes[0], setup{Self: node1Addr, Peers: []netip.Addr{switchAddr}, Subnet: node1Pods, Accept: "10.10.0.0/16"}); err != nil {
+		if err := c.start(ctx, g.nodes[0], setup{Self: node1Addr, Peers: []netip.Addr{switchAddr}, Subnet: node1Pods, Accept: []string{"10.10.0.0/16"}}); err != nil {
 			return nil, err
 		}
 		at, err := w.until(true, 30*time.Second)
@@ -199,60 +199,4 @@ func (b *routedBench) coldStart(ctx context.Context) {
 	for _, peer := range []string{"bird", "frr"} {
 		t.put(b.r, Bar{Name: "routed/exec-to-subnet-in-switch", Unit: Millis, Most: most(2000)}, "time", peer)
 	}
-}
-
-// blackhole measures a path that silently ends, BFD on: until the node has removed the routes over it. The switch runs
-// FRR, and all three nodes are cut off at about the same time: they only wait.
-func (b *routedBench) blackhole(ctx context.Context) {
-	for _, x := range []struct {
-		every time.Duration
-		most  float64
-	}{{50 * time.Millisecond, 160}, {300 * time.Millisecond, 950}} {
-		all := tallies{}
-		for range b.samples(20, 1) {
-			t := together(ctx, b.all, func(ctx context.Context, c contender) (measured, error) { return cutOff(ctx, c, x.every) })
-			all.merge(t)
-		}
-		for _, peer := range []string{"bird", "frr"} {
-			b0 := Bar{Name: fmt.Sprintf("routed/blackhole-bfd-3x%d", x.every.Milliseconds()), Unit: Millis, Most: most(x.most)}
-			all.put(b.r, b0, "time", peer)
-		}
-	}
-}
-
-func cutOff(ctx context.Context, c contender, every time.Duration) (measured, error) {
-	g, err := newSegment(1)
-	defer g.close()
-	if err != nil {
-		return nil, err
-	}
-	far := netip.MustParsePrefix("10.10.30.0/24") // another node's, beyond the switch
-	if err := startFRR(ctx, g.mls, setup{Self: switchAddr, Peers: []netip.Addr{node1Addr}, Switch: true, Subnet: far, Retry: true, BFD: every}); err != nil {
-		return nil, err
-	}
-	w, err := watchRoute(g.nodes[0], far)
-	if err != nil {
-		return nil, err
-	}
-	defer w.close()
-	s := setup{Self: node1Addr, Peers: []netip.Addr{switchAddr}, Subnet: node1Pods, Accept: "10.10.0.0/16", Retry: true, BFD: every}
-	if err := c.start(ctx, g.nodes[0], s); err != nil {
-		return nil, err
-	}
-	if _, err := w.until(true, 30*time.Second); err != nil {
-		return nil, fmt.Errorf("%w;%s", err, g.nodes[0].said())
-	}
-	sleep(ctx, 4*time.Second) // BFD comes up after the session; there is nothing that all contenders show it by
-	start := time.Now()
-	if err := g.mls.sh("ip link set p1 nomaster"); err != nil {
-		return nil, err
-	}
-	at, err := w.until(false, 15*time.Second)
-	if err != nil {
-		return nil, fmt.Errorf("BFD did not notice: %w;%s", err, g.nodes[0].said())
-	}
-	if at.Before(start) {
-		return nil, fmt.Errorf("BFD took the session down by itself;%s", g.nodes[0].said())
-	}
-	return measured{"time": {millis(at.Sub(start))}}, nil
 }

@@ -22,7 +22,7 @@ type setup struct {
 	Peers   []netip.Addr
 	Subnet  netip.Prefix  // what it announces; not valid: nothing of its own
 	Held    bool          // the subnet is not announced before the trigger is pulled
-	Accept  string        // what it may learn
+	Accept  []string      // what it may learn
 	GR      bool          // graceful restart
 	Retry   bool          // connect again after a second, not after the default
 	Restart bool          // this is the process after a restart
@@ -33,7 +33,7 @@ type setup struct {
 // ASN is that of a node, or of the switch.
 func (s setup) ASN() int {
 	if s.Switch {
-		return feederASN
+		return switchASN
 	}
 	return 65001 + int(s.Self.As4()[3])
 }
@@ -49,8 +49,11 @@ type contender struct {
 func startOurs(bin string) func(context.Context, *host, setup) error {
 	return func(_ context.Context, h *host, s setup) error {
 		args := []string{
-			"--node=" + h.name, "--pod-subnet=" + s.Subnet.String(), "--accept=" + s.Accept,
+			"--node=" + h.name, "--pod-subnet=" + s.Subnet.String(),
 			"--node-file=" + h.dir + "/node.json", "--socket=" + h.dir + "/routed.sock", "--cni-conf-dir=" + h.dir, "--portald-socket=" + h.dir + "/none",
+		}
+		for _, a := range s.Accept {
+			args = append(args, "--accept="+a)
 		}
 		for _, p := range s.Peers {
 			arg := "--peer=" + p.String()

@@ -27,7 +27,7 @@ const (
 )
 
 const (
-	feederASN     = 64512
+	switchASN     = 64512 // of the switch, or of the feeder in its place
 	feederHold    = 90
 	nlriPerUpdate = 900 // /24s: 3,600 bytes of the 4,096 that a message may have
 )
@@ -93,12 +93,12 @@ type feeder struct {
 }
 
 // feed connects from h to the daemon at addr, again and again until it accepts a session or ctx ends.
-func feed(ctx context.Context, h *host, addr netip.Addr) (*feeder, error) {
+func feed(ctx context.Context, h *host, asn uint32, addr netip.Addr) (*feeder, error) {
 	var last error
 	for ctx.Err() == nil {
 		conn, err := h.dial(netip.AddrPortFrom(addr, 179))
 		if err == nil {
-			if err = shake(conn); err == nil {
+			if err = shake(conn, asn); err == nil {
 				f := &feeder{conn: conn, stop: make(chan struct{})}
 				go f.keep()
 				go func() { _, _ = io.Copy(io.Discard, conn); f.close() }() // what it says does not matter
@@ -113,12 +113,12 @@ func feed(ctx context.Context, h *host, addr netip.Addr) (*feeder, error) {
 }
 
 // shake exchanges OPEN and KEEPALIVE.
-func shake(conn net.Conn) error {
+func shake(conn net.Conn, asn uint32) error {
 	if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
 		return err
 	}
 	id := conn.LocalAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
-	if _, err := conn.Write(openMessage(feederASN, feederHold, id)); err != nil {
+	if _, err := conn.Write(openMessage(asn, feederHold, id)); err != nil {
 		return err
 	}
 	for {

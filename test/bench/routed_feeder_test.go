@@ -97,7 +97,7 @@ func TestShake(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := shake(conn); (err == nil) != tt.ok {
+		if err := shake(conn, 64512); (err == nil) != tt.ok {
 			t.Errorf("%s: %v", tt.name, err)
 		}
 		if typ := <-heard; typ != msgOpen {

@@ -29,7 +29,7 @@ func newCouple(ctx context.Context, c contender) (*couple, error) {
 	if err := veth(p.node, "eth0", node1Addr.String()+"/24", p.far, "p1", switchAddr.String()+"/24"); err != nil {
 		return p, err
 	}
-	s := setup{Self: node1Addr, Peers: []netip.Addr{switchAddr}, Subnet: node1Pods, Accept: fed, Retry: true}
+	s := setup{Self: node1Addr, Peers: []netip.Addr{switchAddr}, Subnet: node1Pods, Accept: []string{fed}, Retry: true}
 	if err := c.start(ctx, p.node, s); err != nil {
 		return p, err
 	}
@@ -39,7 +39,7 @@ func newCouple(ctx context.Context, c contender) (*couple, error) {
 func (p *couple) connect(ctx context.Context) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
-	if p.session, err = feed(ctx, p.far, node1Addr); err != nil {
+	if p.session, err = feed(ctx, p.far, switchASN, node1Addr); err != nil {
 		return fmt.Errorf("%w;%s", err, p.node.said())
 	}
 	return nil
@@ -71,7 +71,7 @@ func nextHops() (hops []netip.Addr) {
 func (b *routedBench) load(ctx context.Context) {
 	for _, n := range []int{1_000, 10_000, 100_000} {
 		name := fmt.Sprintf("routed/%d-routes", n)
-		msgs := updates(n, feederASN, nextHops())
+		msgs := updates(n, switchASN, nextHops())
 		t := take(ctx, b.samples(12, 1), b.all, func(ctx context.Context, c contender) (measured, error) {
 			sleep(ctx, 500*time.Millisecond) // until the kernel has cleared away the namespaces of the one before
 			p, err := newCouple(ctx, c)

@@ -42,7 +42,11 @@ func watchRoute(h *host, prefix netip.Prefix) (*watch, error) {
 	return w, nil
 }
 
-func (w *watch) close() { _ = w.f.Close() }
+func (w *watch) close() {
+	if w != nil {
+		_ = w.f.Close()
+	}
+}
 
 func (w *watch) run(prefix netip.Prefix) {
 	defer close(w.events)

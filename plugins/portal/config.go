@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strings"
 
+	"github.com/l3edge/l3edge/pkg/core/rawjson"
 	"github.com/l3edge/l3edge/pkg/core/service"
 	"github.com/l3edge/l3edge/pkg/edge/cni"
 	"github.com/l3edge/l3edge/pkg/edge/nft"
@@ -15,26 +16,44 @@ import (
 
 // portMapping is an entry of the capability argument portMappings (CNI conventions).
 type portMapping struct {
-	HostPort      int    `json:"hostPort"`
-	ContainerPort int    `json:"containerPort"`
-	Protocol      string `json:"protocol"`
-	HostIP        string `json:"hostIP"`
+	HostPort, ContainerPort int
+	Protocol, HostIP        string
+}
+
+// decode reads an entry. By hand, because reflection on a type costs its first and only use more than all else in ADD.
+func decode(v rawjson.Value) (p portMapping, err error) {
+	keys, err := v.Object()
+	if err != nil {
+		return p, err
+	}
+	for _, f := range []struct {
+		key  string
+		into any
+	}{{"hostPort", &p.HostPort}, {"containerPort", &p.ContainerPort}, {"protocol", &p.Protocol}, {"hostIP", &p.HostIP}} {
+		if err := keys.Get(f.key).Decode(f.into); err != nil {
+			return p, fmt.Errorf("%s: %w", f.key, err)
+		}
+	}
+	return p, nil
 }
 
 // mappings are the ports that the runtime asks for, led to the pod's address of each family that fits. An entry without
 // a host port publishes nothing and is passed over. Every mistake is reported, each with its place.
 func mappings(c *cni.Call) ([]nft.Mapping, error) {
-	var asked []portMapping
-	if _, err := c.Runtime("portMappings", &asked); err != nil {
-		return nil, cni.Errorf(cni.CodeInvalidConfig, "%w", err)
+	var list rawjson.Value
+	_, err := c.Runtime("portMappings", &list)
+	asked, aerr := list.Array()
+	if err = errors.Join(err, aerr); err != nil {
+		return nil, cni.Errorf(cni.CodeInvalidConfig, "runtimeConfig.portMappings: %w", err)
 	}
 	var out []nft.Mapping
 	var errs []error
-	for i, p := range asked {
-		if p.HostPort == 0 {
-			continue
+	for i, v := range asked {
+		p, err := decode(v)
+		var ms []nft.Mapping
+		if err == nil && p.HostPort != 0 {
+			ms, err = p.parse(c.Net.PrevResult)
 		}
-		ms, err := p.parse(c.Net.PrevResult)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("runtimeConfig.portMappings[%d].%w", i, err))
 		}

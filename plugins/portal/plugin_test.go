@@ -295,6 +295,28 @@ func TestCheckAndGC(t *testing.T) {
 	}
 }
 
+// TestAddMendsTheTable: others may have had the ruleset in their hands since the last ADD.
+func TestAddMendsTheTable(t *testing.T) {
+	for name, harm := range map[string]string{
+		"a chain was emptied":    "nft flush chain ip l3edge_hostports prerouting",
+		"the rules were flushed": "nft flush table ip l3edge_hostports",
+		"a rule was added":       "nft insert rule ip l3edge_hostports prerouting drop",
+		"the table was deleted":  "nft delete table ip l3edge_hostports",
+		"all was deleted":        "nft flush ruleset",
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.must("ADD", "other", ports(`{"hostPort":8080,"containerPort":80}`)+withPrev("other"))
+			nstest.Sh(t, w.node, harm)
+			w.must("ADD", "web", ports(web80)+withPrev("web"))
+			if got := w.ask(w.out, "tcp", "10.20.30.62:80"); got != "web 10.20.30.1" {
+				t.Errorf("the new pod's port: %q", got)
+			}
+			w.must("CHECK", "web", ports(web80)+withPrev("web"))
+		})
+	}
+}
+
 func TestStatusAsksPortald(t *testing.T) {
 	w := newWorld(t)
 	sock := filepath.Join(t.TempDir(), "portald.sock")

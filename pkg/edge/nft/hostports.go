@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -136,15 +137,20 @@ func (h *HostPorts) Ensure(v4, v6 bool) error {
 	return nil
 }
 
-// Whole reports that the tables of the families stand as Ensure would make it.
-func (h *HostPorts) Whole(v4, v6 bool) (bool, error) {
-	var b batch
+// ensureRules is Ensure by a look at the rules of our tables alone: there is no rule without its chain and the sets it
+// looks into. The kernel lists chains only all together, and a node may have ten thousand of others.
+func (h *HostPorts) ensureRules(v4, v6 bool) error {
 	for _, f := range families(v4, v6) {
-		if err := h.c.mend(hostPorts(f), &b); err != nil {
-			return false, fmt.Errorf("read table %s: %w", mark.TableHostPorts, err)
+		t := hostPorts(f)
+		rules, err := h.c.rules(t)
+		if err != nil {
+			return fmt.Errorf("table %s %s: %w", f.name, t.name, err)
+		}
+		if slices.ContainsFunc(t.chains, func(ch chain) bool { return !ch.holds(rules[ch.name]) }) {
+			return h.Ensure(v4, v6)
 		}
 	}
-	return b.n == 0, nil
+	return nil
 }
 
 // Check reports that the rules which lead to these ports are not all there and right. It changes nothing.
@@ -185,7 +191,7 @@ func families(v4, v6 bool) []*family {
 // another holds is a *Conflict.
 func (h *HostPorts) Add(holder string, ms []Mapping) error {
 	v4, v6 := wants(ms)
-	if err := h.Ensure(v4, v6); err != nil {
+	if err := h.ensureRules(v4, v6); err != nil {
 		return err
 	}
 	var b batch

@@ -61,7 +61,7 @@ func (tab *table) mend(have kernelTable, b *batch) kernelTable {
 		}
 	}
 	for _, ch := range chains {
-		if !slices.EqualFunc(ch.rules, have.rules[ch.name], func(r rule, m string) bool { return string(r.mark()) == m }) {
+		if !ch.holds(have.rules[ch.name]) {
 			tab.putRules(b, ch)
 		}
 	}
@@ -158,13 +158,25 @@ func (c *conn) skeleton(t *table) (kernelTable, error) {
 	if err != nil {
 		return k, err
 	}
-	err = c.dump(msgGetRule, t.f.nf, inTable, func() { k.rules = map[string][]string{} }, func(b []byte) {
+	k.rules, err = c.rules(t)
+	return k, err
+}
+
+// rules lists the userdata of each rule of the table by chain, in order.
+func (c *conn) rules(t *table) (rules map[string][]string, err error) {
+	inTable := func(e *enc) { e.str(attrRuleTable, t.name) }
+	err = c.dump(msgGetRule, t.f.nf, inTable, func() { rules = map[string][]string{} }, func(b []byte) {
 		if attrString(b, attrRuleTable) == t.name {
 			in := attrString(b, attrRuleChain)
-			k.rules[in] = append(k.rules[in], string(attr(b, attrRuleUserdata)))
+			rules[in] = append(rules[in], string(attr(b, attrRuleUserdata)))
 		}
 	})
-	return k, err
+	return rules, err
+}
+
+// holds reports that the chain's rules are these.
+func (ch chain) holds(marks []string) bool {
+	return slices.EqualFunc(ch.rules, marks, func(r rule, m string) bool { return string(r.mark()) == m })
 }
 
 // elements lists what the sets hold.

@@ -63,7 +63,7 @@ func (b Bar) String() string {
 	if !b.OK() {
 		verdict = "short"
 	}
-	line := fmt.Sprintf("%s: %s, %s, %s, %s %s", b.Name, b.show(b.Ours), b.show(b.Peer), times(b.Ratio), b.bar(), verdict)
+	line := fmt.Sprintf("%s: %s, %s, %s, %s %s", b.Name, b.show(b.Ours, b.Ours.P50), b.show(b.Peer, b.Peer.P50), times(b.Ratio), b.bar(), verdict)
 	if b.Reason != "" {
 		line += " (" + b.Reason + ")"
 	}
@@ -80,11 +80,11 @@ func (b Bar) bar() string {
 	return times(b.Want)
 }
 
-func (b Bar) show(f Figures) string {
-	if f.N == 0 {
+func (b Bar) show(of Figures, v float64) string {
+	if of.N == 0 {
 		return "-"
 	}
-	return b.Unit.show(f.P50)
+	return b.Unit.show(v)
 }
 
 func (u Unit) show(v float64) string {
@@ -195,7 +195,7 @@ func (b *Bar) fill(ours, peer []float64) {
 func (r *report) print(b Bar, more string) {
 	r.bars = append(r.bars, b)
 	fmt.Fprintln(r.out, b)
-	fmt.Fprintf(r.out, "    p99 %s, %s%s; %d and %d samples\n", b.Unit.show(b.Ours.P99), b.Unit.show(b.Peer.P99), more, b.Ours.N, b.Peer.N)
+	fmt.Fprintf(r.out, "    p99 %s, %s%s; %d and %d samples\n", b.show(b.Ours, b.Ours.P99), b.show(b.Peer, b.Peer.P99), more, b.Ours.N, b.Peer.N)
 }
 
 func (r *report) writeJSON(path string) error {

@@ -37,7 +37,7 @@ func benchCNI(ctx context.Context, r *report, o options) error {
 		subnet           string
 		wantADD, wantDEL float64
 	}{{1, "10.10.10.0/24", 3, 7}, {100, "10.10.10.0/24", 3, 7}, {240, "10.10.10.0/24", 3, 7}, {1000, "10.10.0.0/16", 4, 5}} {
-		o, err := pair(ctx, o, ours, peerBin, size.subnet, "")
+		o, err := pair(o, ours, peerBin, size.subnet, "")
 		if err != nil {
 			return err
 		}
@@ -47,7 +47,7 @@ func benchCNI(ctx context.Context, r *report, o options) error {
 		}
 	}
 	for _, backend := range []string{"iptables", "nftables"} {
-		o, err := pair(ctx, o, ours, peerBin, "10.10.10.0/24", backend)
+		o, err := pair(o, ours, peerBin, "10.10.10.0/24", backend)
 		if err != nil {
 			return err
 		}
@@ -61,7 +61,7 @@ func benchCNI(ctx context.Context, r *report, o options) error {
 
 // burst measures 64 ADDs at once.
 func burst(ctx context.Context, r *report, o options, ours, peerBin string) error {
-	d, err := pair(ctx, o, ours, peerBin, "10.10.10.0/24", "")
+	d, err := pair(o, ours, peerBin, "10.10.10.0/24", "")
 	if err != nil {
 		return err
 	}
@@ -106,7 +106,7 @@ type duel struct {
 	rounds     int
 }
 
-func pair(ctx context.Context, o options, ours, peerBin, subnet, portmap string) (*duel, error) {
+func pair(o options, ours, peerBin, subnet, portmap string) (*duel, error) {
 	l3 := []string{fmt.Sprintf(`{"type":"bridge-l3","bridge":"docker0","subnet":%q}`, subnet)}
 	ref := []string{fmt.Sprintf(`{"type":"bridge","bridge":"docker0","isDefaultGateway":true,"hairpinMode":true,
 		"ipam":{"type":"host-local","subnet":%q}}`, subnet)}

@@ -62,8 +62,7 @@ func startOurs(bin string) func(context.Context, *host, setup) error {
 			}
 			args = append(args, arg)
 		}
-		_, err := h.start(bin, args...)
-		return err
+		return h.start(bin, args...)
 	}
 }
 
@@ -94,8 +93,7 @@ func startBird(_ context.Context, h *host, s setup) error {
 	if s.Restart && s.GR {
 		args = append(args, "-R")
 	}
-	_, err = h.start("/usr/sbin/bird", args...)
-	return err
+	return h.start("/usr/sbin/bird", args...)
 }
 
 // birdc is an open control connection to a running BIRD, without the cost of a process per command.
@@ -166,7 +164,7 @@ func startFRR(ctx context.Context, h *host, s setup) error {
 		if awaited != "" {
 			_ = os.Remove(h.dir + awaited) // of the process before
 		}
-		if _, err := h.start(lib+name, append(append([]string{"-f", path, "-i", h.dir + "/" + name + ".pid"}, common...), more...)...); err != nil || awaited == "" {
+		if err := h.start(lib+name, append(append([]string{"-f", path, "-i", h.dir + "/" + name + ".pid"}, common...), more...)...); err != nil || awaited == "" {
 			return err
 		}
 		return h.file(ctx, awaited)

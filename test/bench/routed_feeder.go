@@ -176,9 +176,6 @@ func (f *feeder) send(b []byte) error {
 	return err
 }
 
-// ended is closed with the session.
-func (f *feeder) ended() <-chan struct{} { return f.stop }
-
 func (f *feeder) close() {
 	f.once.Do(func() { close(f.stop); _ = f.conn.Close() })
 }

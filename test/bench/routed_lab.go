@@ -115,20 +115,20 @@ type proc struct {
 	done chan struct{}
 }
 
-func (h *host) start(name string, args ...string) (*proc, error) {
+func (h *host) start(name string, args ...string) error {
 	logFile, err := os.CreateTemp(h.dir, filepath.Base(name)+"-*.log")
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer logFile.Close() //nolint:errcheck // the daemon has its own
 	p := &proc{cmd: exec.Command(name, args...), log: logFile.Name(), done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = logFile, logFile
 	if err := h.ns.Do(p.cmd.Start); err != nil {
-		return nil, fmt.Errorf("%s: %w", h.name, err)
+		return fmt.Errorf("%s: %w", h.name, err)
 	}
 	go func() { _ = p.cmd.Wait(); close(p.done) }()
 	h.procs = append(h.procs, p)
-	return p, nil
+	return nil
 }
 
 // kill sends all daemons a signal, waits until they have gone, and helps after ten seconds.

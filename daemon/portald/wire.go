@@ -218,6 +218,12 @@ func once(ctx context.Context, c config, stderr io.Writer) error {
 		return err
 	}
 	for _, key := range portals.Sorted(want.User) {
+		p := want.User.Portals[key]
+		if p.Affinity > 0 && want.Tuning[p.Service.Name].Mode == "" {
+			want.Kernel.Portals[key] = p
+			want.Problems = append(want.Problems, fmt.Errorf("%s of %s: sessionAffinity ClientIP is not kept: it needs portald to stay", key, p.Service))
+			continue
+		}
 		want.Problems = append(want.Problems, fmt.Errorf("%s of %s: userspace mode needs portald to stay", key, want.User.Portals[key].Service))
 	}
 	for _, p := range want.Problems {

@@ -31,13 +31,16 @@ type Desired struct {
 	Problems     []error // what cannot be in force, and why
 }
 
-// Decide gives each portal of t, which was computed from s, to the data plane that its service or else the node asks for.
+// Decide gives each portal of t, which was computed from s, to the data plane that its service or else the node asks for. In
+// nftables mode the proxy answers services with session affinity: the kernel's rules would forget who went where.
 func Decide(s service.Snapshot, t portal.Table, mode Mode) Desired {
 	d := Desired{Table: t, Tuning: map[service.Name]tuning.Settings{}, Services: len(s.Services)}
 	for _, r := range t.Refused {
 		d.Problems = append(d.Problems, errors.New(r.String()))
 	}
+	sticky := false
 	for name, svc := range s.Services {
+		sticky = sticky || svc.Affinity > 0
 		if len(svc.Annotations) == 0 {
 			continue
 		}
@@ -49,23 +52,34 @@ func Decide(s service.Snapshot, t portal.Table, mode Mode) Desired {
 			d.Tuning[name] = tune
 		}
 	}
-	d.split(mode)
+	d.split(mode, sticky)
 	return d
 }
 
-func (d *Desired) split(mode Mode) {
+func (d *Desired) split(mode Mode, sticky bool) {
 	var stray []portal.Key
 	d.Kernel, d.User = d.Table, d.Table
-	if mode == NFTables && !d.wishes(Userspace) { // as on most nodes: no need to look at each of many portals
+	if mode == NFTables && !sticky && !d.wishes(Userspace) { // as on most nodes: no need to look at each of many portals
 		d.User.Portals = nil
 		return
 	}
 	d.Kernel.Portals, d.User.Portals = map[portal.Key]portal.Portal{}, map[portal.Key]portal.Portal{}
 	for key, p := range d.Table.Portals {
+		asked := Mode(d.Tuning[p.Service.Name].Mode)
+		carried := key.Protocol == service.TCP || key.Protocol == service.UDP
+		answer := cmp.Or(asked, mode)
+		if answer == NFTables && p.Affinity > 0 { // the kernel's rules remember no clients, the proxy does
+			if asked == "" && carried {
+				answer = Userspace
+			} else {
+				d.Problems = append(d.Problems, fmt.Errorf("%s of %s: sessionAffinity ClientIP is not kept: nftables mode cannot, and %s",
+					key, p.Service, whyKernel(asked)))
+			}
+		}
 		switch {
-		case cmp.Or(Mode(d.Tuning[p.Service.Name].Mode), mode) == NFTables:
+		case answer == NFTables:
 			d.Kernel.Portals[key] = p
-		case key.Protocol == service.TCP || key.Protocol == service.UDP:
+		case carried:
 			d.User.Portals[key] = p
 		default:
 			d.Problems = append(d.Problems, fmt.Errorf("%s of %s: userspace mode cannot carry it", key, p.Service))
@@ -78,6 +92,14 @@ func (d *Desired) split(mode Mode) {
 			delete(d.Table.Portals, key)
 		}
 	}
+}
+
+// whyKernel says why the kernel answers what it cannot answer whole.
+func whyKernel(asked Mode) string {
+	if asked == NFTables {
+		return "the service asks for it"
+	}
+	return "userspace mode cannot carry the protocol"
 }
 
 // wishes reports whether any service asks for the mode.

@@ -5,6 +5,7 @@ package main
 import (
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -93,4 +94,38 @@ func TestUDPPortal(t *testing.T) {
 		}
 		p.stop()
 	}
+}
+
+// A busy flow never ends by itself: the kernel asks the rules only about its first packet.
+func TestBusyUDPFlowFollowsItsService(t *testing.T) {
+	w := newWorld(t)
+	w.write("dns.yaml", dns)
+	w.echoUDP(w.other, "far", "10.10.20.4:5353")
+	w.echoUDP(w.near, "near", "10.10.10.3:5353")
+	p := w.start("--resync=0")
+	p.synced("the portal", func(r portals.Report) bool { return len(r.Portals) == 1 })
+	var c *net.UDPConn
+	nstest.Do(t, w.client, func() (err error) {
+		c, err = net.DialUDP("udp4", nil, &net.UDPAddr{IP: net.IPv4(10, 100, 0, 10), Port: 53})
+		return err
+	})
+	defer c.Close() //nolint:errcheck // a test client
+	ask := func() string {
+		buf := make([]byte, 1500)
+		_, _ = c.Write([]byte("?")) // may tell of an ICMP error
+		_ = c.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		n, err := c.Read(buf)
+		if err != nil {
+			return err.Error()
+		}
+		return string(buf[:n])
+	}
+	eventually(t, "an answer", func() bool { return ask() == "far saw 10.10.10.2" })
+	w.write("dns.yaml", strings.Replace(dns, "10.10.20.4", "10.10.10.3", 1))
+	eventually(t, "the other endpoint's answer", func() bool { return ask() == "near saw 10.10.10.2" })
+	w.write("dns.yaml", strings.Replace(dns, "  - {addresses: [10.10.20.4]}", "  []", 1))
+	eventually(t, "a refusal", func() bool { return strings.Contains(ask(), "refused") })
+	w.write("dns.yaml", dns)
+	eventually(t, "an answer again", func() bool { return ask() == "far saw 10.10.10.2" })
+	p.stop()
 }

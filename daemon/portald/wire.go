@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/l3edge/l3edge/pkg/core/portal"
 	"github.com/l3edge/l3edge/pkg/core/service"
 	"github.com/l3edge/l3edge/pkg/core/version"
+	"github.com/l3edge/l3edge/pkg/edge/conntrack"
 	"github.com/l3edge/l3edge/pkg/edge/control"
 	"github.com/l3edge/l3edge/pkg/edge/file"
 	"github.com/l3edge/l3edge/pkg/edge/ipt"
@@ -63,6 +65,9 @@ func wire(c config, log *slog.Logger, n node.Node, m *manager) *wiring {
 	}
 	w.beacon = portals.NewBeacon(func() error { return w.keeper.Healthy() })
 	o.HealthPorts = w.beacon.Apply
+	o.Flows = func(stale func(to, by netip.AddrPort) bool) error {
+		return conntrack.ForgetServices(func(f conntrack.Flow) bool { return stale(f.To, f.By) })
+	}
 	w.keeper = portals.New(o)
 	w.user.node = w.keeper.Node
 	return w

@@ -30,12 +30,17 @@ func Forget(fd int, v4 bool, port uint16, which func(Flow) bool) error {
 	if v4 {
 		family = unix.AF_INET
 	}
+	return forget(fd, family, list(family, port), func(f Flow) bool { return f.To.Port() == port && which(f) }) // kernels before 5.8 list all
+}
+
+// forget deletes of the flows that the kernel lists on request those that are of UDP and that which picks.
+func forget(fd int, family byte, request []byte, which func(Flow) bool) error {
 	var gone [][]byte
-	err := exchange(fd, list(family, port), func(b []byte) {
+	err := exchange(fd, request, func(b []byte) {
 		orig := attr(b, ctaTupleOrig)
 		f := Flow{To: address(orig, ipDst, protoDst), By: address(attr(b, ctaTupleReply), ipSrc, protoSrc)}
 		proto := attr(orig, tupleProto, protoNum)
-		if len(proto) != 1 || proto[0] != unix.IPPROTO_UDP || f.To.Port() != port || !which(f) { // kernels before 5.8 list all
+		if len(proto) != 1 || proto[0] != unix.IPPROTO_UDP || !which(f) {
 			return
 		}
 		m := header(msgDelete, unix.NLM_F_ACK, family)

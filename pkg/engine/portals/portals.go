@@ -53,6 +53,8 @@ type Options struct {
 	Prepare func(node.Node) error
 	// HealthPorts opens the health check ports of services and reports those that cannot be; nil: they stay closed.
 	HealthPorts func(map[uint16]HealthPort) []error
+	// Flows ends those UDP flows, sent to one address and answered by another, of which stale says so; nil: they stay.
+	Flows func(stale func(to, by netip.AddrPort) bool) error
 	// Settled is called once, when everything is in force for the first time.
 	Settled func() error
 }
@@ -68,6 +70,7 @@ type Keeper struct {
 	memoNode   node.Node
 	idle       map[Plane]bool // what is not in use and has been cleaned up
 	programmed uint64         // the news that are in force
+	flowsError string         // why stale flows could not be forgotten; empty: they were
 
 	mu       sync.Mutex // guards the rest
 	snapshot *service.Snapshot
@@ -167,7 +170,11 @@ func (k *Keeper) sync(ctx context.Context, want Desired, n node.Node, news uint6
 			return err
 		}
 	}
-	return k.Program(ctx, want)
+	if err := k.Program(ctx, want); err != nil {
+		return err
+	}
+	k.forget(want)
+	return nil
 }
 
 // settle notes that want is in force. The caller holds mu.

@@ -4,6 +4,8 @@ package main
 
 import (
 	"context"
+	"log/slog"
+	"sync"
 
 	"github.com/l3edge/l3edge/pkg/core/portal"
 	"github.com/l3edge/l3edge/pkg/core/service"
@@ -13,9 +15,14 @@ import (
 )
 
 // nftables is the kernel's data plane.
-type nftables struct{ plane *nft.DataPlane }
+type nftables struct {
+	mu    sync.Mutex // guards plane being opened: Apply and watch may both be first
+	plane *nft.DataPlane
+}
 
 func (n *nftables) open() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
 	if n.plane != nil {
 		return nil
 	}
@@ -24,6 +31,20 @@ func (n *nftables) open() error {
 		return err
 	}
 	n.plane = plane
+	return nil
+}
+
+// watch calls changed each time that somebody else has changed our tables, until ctx ends.
+func (n *nftables) watch(ctx context.Context, log *slog.Logger, changed func()) error {
+	err := n.open()
+	if err == nil {
+		var w *nft.Watch
+		if w, err = n.plane.Watch(); err == nil {
+			return w.Run(ctx, changed)
+		}
+	}
+	log.Warn("what others do to our rules is noticed late", "error", err)
+	<-ctx.Done()
 	return nil
 }
 
@@ -51,10 +72,10 @@ func (n *nftables) Cleanup(ctx context.Context) error {
 }
 
 func (n *nftables) Forget() error {
-	if n.plane == nil {
-		return nil
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.plane != nil {
+		n.plane.Forget()
 	}
-	err := n.plane.Close()
-	n.plane = nil
-	return err
+	return nil
 }

@@ -130,6 +130,12 @@ func (w *wiring) tasks(l net.Listener) []task.Task {
 		{Name: "proxy", Run: w.user.proxy.Run},
 		{Name: "health ports", Run: w.beacon.Run},
 		{Name: "sync", Run: sync.Run},
+		{Name: "tampering", Run: func(ctx context.Context) error {
+			return w.kernel.watch(ctx, w.log, func() {
+				w.keeper.Distrust()
+				sync.Trigger()
+			})
+		}},
 		{Name: "manifests", Run: watch},
 		{Name: "node file", Run: func(ctx context.Context) error { return w.watchNode(ctx, sync.Trigger) }},
 		{Name: "control", Run: func(ctx context.Context) error { return control.Serve(ctx, l, controlHandler(w.keeper)) }},

@@ -117,8 +117,13 @@ func (c *conn) receive(flags int) ([]message, error) {
 	if err != nil {
 		return nil, err
 	}
+	return split(c.buf[:n]), nil
+}
+
+// split cuts a datagram into its messages.
+func split(b []byte) []message {
 	var out []message
-	for b := c.buf[:n]; len(b) >= 16; {
+	for len(b) >= 16 {
 		size := int(binary.NativeEndian.Uint32(b))
 		if size < 16 || size > len(b) {
 			break
@@ -129,7 +134,7 @@ func (c *conn) receive(flags int) ([]message, error) {
 		})
 		b = b[min((size+3)&^3, len(b)):]
 	}
-	return out, nil
+	return out
 }
 
 // get asks for one object; f is not called if it is not there.

@@ -28,6 +28,13 @@ func New() (*DataPlane, error) {
 	return &DataPlane{c: c, tables: []*table{services(ip4), services(ip6)}}, nil
 }
 
+// Forget makes the next Apply read what the kernel has, as the first one did.
+func (d *DataPlane) Forget() {
+	for _, tab := range d.tables {
+		tab.known = false
+	}
+}
+
 // Close lets go of the socket. What is programmed stays.
 func (d *DataPlane) Close() error { return d.c.close() }
 

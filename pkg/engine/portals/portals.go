@@ -76,6 +76,7 @@ type Keeper struct {
 	snapshot *service.Snapshot
 	source   error // what is wrong with the sources
 	node     node.Node
+	distrust bool      // others have changed our rules
 	news     uint64    // counts what the sources said
 	behind   time.Time // since when the kernel has not been what it should be; zero: it is
 
@@ -110,6 +111,16 @@ func (k *Keeper) SetNode(n node.Node) bool {
 	return true
 }
 
+// Distrust takes in that others have changed the rules that are in force. Then a Sync must follow, which repairs them.
+func (k *Keeper) Distrust() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.distrust {
+		k.o.Log.Warn("others changed our rules, repairing them")
+	}
+	k.distrust = true
+}
+
 // Node is what is known of the node.
 func (k *Keeper) Node() node.Node {
 	k.mu.Lock()
@@ -131,6 +142,8 @@ func (k *Keeper) Sync(ctx context.Context) error {
 	began := time.Now()
 	k.mu.Lock()
 	snapshot, source, n, news := k.snapshot, k.source, k.node, k.news
+	look := k.distrust || news == k.programmed
+	k.distrust = false
 	k.mu.Unlock()
 	if snapshot == nil {
 		return nil
@@ -143,13 +156,14 @@ func (k *Keeper) Sync(ctx context.Context) error {
 		want.Problems = append(want.Problems, k.o.HealthPorts(healthPorts(*snapshot, n.Name))...)
 	}
 	k.complain(append(flatten(source), want.Problems...))
-	err := k.sync(ctx, want, n, news)
+	err := k.sync(ctx, want, n, look)
 	k.syncTime.observe(time.Since(began))
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if err != nil {
 		k.syncErrors.Add(1)
 		k.lastError = err.Error()
+		k.distrust = k.distrust || look
 		if k.behind.IsZero() {
 			k.behind = time.Now()
 		}
@@ -159,13 +173,13 @@ func (k *Keeper) Sync(ctx context.Context) error {
 	return nil
 }
 
-func (k *Keeper) sync(ctx context.Context, want Desired, n node.Node, news uint64) error {
+func (k *Keeper) sync(ctx context.Context, want Desired, n node.Node, look bool) error {
 	if k.o.Prepare != nil {
 		if err := k.o.Prepare(n); err != nil {
 			return err
 		}
 	}
-	if news == k.programmed {
+	if look {
 		if err := errors.Join(k.o.Kernel.Forget(), k.o.Proxy.Forget()); err != nil {
 			return err
 		}

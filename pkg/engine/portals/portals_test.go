@@ -160,6 +160,36 @@ func TestEachServiceIsAnsweredByWhomItAsks(t *testing.T) {
 	}
 }
 
+func TestWhatOthersChangedIsRepairedWithTheNextNews(t *testing.T) {
+	r := newRig(NFTables, nil)
+	r.SetSnapshot(services("web 10.100.0.5"), nil)
+	r.sync(t)
+	r.took()
+	r.said()
+	r.Distrust()
+	r.Distrust()
+	if got := strings.Count(r.said(), "others changed our rules"); got != 1 {
+		t.Errorf("said %d times before the repair", got)
+	}
+	r.SetSnapshot(services("web 10.100.0.5", "db 10.100.0.6"), nil)
+	r.kernel.fail = errors.New("busy")
+	if r.Sync(t.Context()) == nil {
+		t.Error("no error")
+	}
+	r.kernel.fail = nil
+	r.took()
+	for _, step := range []struct{ name, want string }{
+		{"after an error still", "kernel forget, proxy forget, kernel apply 2"},
+		{"and then no more", "kernel apply 1"},
+	} {
+		r.sync(t)
+		if got := r.took(); got != step.want {
+			t.Errorf("%s: %s", step.name, got)
+		}
+		r.SetSnapshot(services("web 10.100.0.5"), nil)
+	}
+}
+
 func TestTheLogHasTheArticlesWords(t *testing.T) {
 	r := newRig(Userspace, nil)
 	r.SetSnapshot(services("webfrontend 10.100.87.105"), nil)

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/l3edge/l3edge/pkg/edge/netns/nstest"
+	"github.com/l3edge/l3edge/pkg/engine/portals"
+)
+
+func TestWhatOthersFlushIsBackWithinASecond(t *testing.T) {
+	w := newWorld(t)
+	w.write("web.yaml", webfrontend("10.10.20.4"))
+	w.pod(w.other, "far", "10.10.20.4:8080")
+	p := w.start("--resync=0")
+	p.synced("the portal", func(r portals.Report) bool { return len(r.Portals) == 1 })
+	for _, how := range []string{"flush ruleset", "delete table ip l3edge", "flush map ip l3edge svc", "flush chain ip l3edge prerouting"} {
+		before := nstest.Run(t, w.node, "nft", "list", "ruleset")
+		began := time.Now()
+		nstest.Sh(t, w.node, "nft "+how)
+		eventually(t, how, func() bool { return nstest.Run(t, w.node, "nft", "list", "ruleset") == before })
+		if took := time.Since(began); took > time.Second {
+			t.Errorf("%s: repaired after %s", how, took)
+		} else {
+			t.Logf("%s: repaired after %s", how, took)
+		}
+		if got := w.curl(w.client, vip); got != "far saw 10.10.10.2" {
+			t.Errorf("%s: %q", how, got)
+		}
+	}
+	if n := strings.Count(p.log.String(), "others changed our rules"); n == 0 {
+		t.Error("the log says nothing")
+	}
+	p.stop()
+}

@@ -26,7 +26,7 @@ func (b *routedBench) blackhole(ctx context.Context) {
 			all.put(b.r, noticed, "time", peer)
 		}
 	}
-	t := take(ctx, b.samples(20, 1), b.all, underLoad)
+	t := take(ctx, b.samples(60, 1), b.all, underLoad)
 	for _, peer := range []string{"bird", "frr"} {
 		t.put(b.r, Bar{Name: "routed/blackhole-bfd-3x50-false-downs-under-load", Unit: Times, Most: most(0)}, "downs", peer)
 	}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/user"
 	"strconv"
+	"syscall"
 	"text/template"
 	"time"
 )
@@ -42,7 +43,7 @@ func (s setup) ASN() int {
 type contender struct {
 	name  string
 	start func(ctx context.Context, h *host, s setup) error
-	stop  os.Signal // what systemd's restart sends it, with the unit that it comes with
+	stop  syscall.Signal // what systemd's restart sends it, with the unit that it comes with
 }
 
 // ours runs bin/routed.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -24,34 +25,48 @@ const (
 	drained  = 500 * time.Millisecond // for what is still under way
 )
 
+// end is one way in which a daemon ends.
+type end struct {
+	name  string
+	sig   func(contender) syscall.Signal
+	times int // how often, one restart after the other
+	why   string
+}
+
 // restart measures what a restart of the node's daemon costs, graceful restart on both sides, under a packet per
-// millisecond each way between a pod and a client beyond the switch, which runs FRR.
+// millisecond each way between a pod and a client beyond the switch, which runs FRR. It is mostly waiting, so that two
+// ways at a time, and all contenders, do not disturb each other.
 func (b *routedBench) restart(ctx context.Context) {
 	term := func(contender) syscall.Signal { return syscall.SIGTERM }
 	kill := func(contender) syscall.Signal { return syscall.SIGKILL }
-	for _, x := range []struct {
-		name string
-		end  func(contender) syscall.Signal
-		ends int
-	}{
-		{"kill-9", kill, 1},
-		{"two-kills", kill, 2},
-		{"systemctl-restart", func(c contender) syscall.Signal { return c.stop.(syscall.Signal) }, 1},
-		{"sigterm", term, 1},
-	} {
-		all := tallies{}
+	unit := func(c contender) syscall.Signal { return c.stop }
+	const stops = "to routed SIGTERM is the stop for good: peers are told, routes go; a restart is SIGUSR2, as the unit file says"
+	for two := range slices.Chunk([]end{
+		{name: "kill-9", sig: kill, times: 1}, {name: "two-kills", sig: kill, times: 2},
+		{name: "systemctl-restart", sig: unit, times: 1}, {name: "sigterm", sig: term, times: 1, why: stops},
+	}, 2) {
+		got := make([]tallies, len(two))
 		for range b.samples(60, 1) {
-			all.merge(together(ctx, b.all, func(ctx context.Context, c contender) (measured, error) {
-				return restarted(ctx, c, x.end(c), x.ends)
-			}))
-		}
-		for _, peer := range []string{"bird", "frr"} {
-			lost := Bar{Name: "routed/restart-" + x.name, Unit: Packets, Most: most(0)}
-			if x.name == "sigterm" {
-				lost.Reason = "to routed SIGTERM is the stop for good: peers are told, routes go; a restart is SIGUSR2, as the unit file says"
+			var wg sync.WaitGroup
+			for i, x := range two {
+				wg.Go(func() {
+					more := together(ctx, b.all, func(ctx context.Context, c contender) (measured, error) {
+						return restarted(ctx, c, x.sig(c), x.times)
+					})
+					if got[i] == nil {
+						got[i] = tallies{}
+					}
+					got[i].merge(more)
+				})
 			}
-			all.put(b.r, lost, "lost", peer)
-			all.put(b.r, Bar{Name: "routed/restart-" + x.name + "-stale-10s-later", Unit: Routes, Most: most(0)}, "not swept", peer)
+			wg.Wait()
+		}
+		for i, x := range two {
+			for _, peer := range []string{"bird", "frr"} {
+				name := "routed/restart-" + x.name
+				got[i].put(b.r, Bar{Name: name, Unit: Packets, Most: most(0), Reason: x.why}, "lost", peer)
+				got[i].put(b.r, Bar{Name: name + "-stale-10s-later", Unit: Routes, Most: most(0)}, "not swept", peer)
+			}
 		}
 	}
 }

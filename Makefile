@@ -4,6 +4,7 @@
 #   make test        set up what the tests need, then run them all
 #   make build       static binaries into bin/
 #   make check       what a reviewer would say: gofmt, vet, lint
+#   make test-runtimes  pods made by containerd (as root)
 #   make bench       side by side with the peers (BENCH=cni|routed|portal)
 #   make lab-down    remove a lab that KEEP=1 left up
 
@@ -15,7 +16,7 @@ BENCH   ?= cni
 
 export CGO_ENABLED = 0
 
-.PHONY: build demo lab-down test check bench clean
+.PHONY: build demo lab-down test test-runtimes check bench clean
 
 build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/... ./daemon/... ./plugins/...
@@ -33,6 +34,10 @@ test: build
 	$(GO) vet ./...
 	$(GO) test -count=1 -timeout 9m ./...
 	cd test/bench && $(GO) vet . && $(GO) test -count=1 .
+
+test-runtimes: build
+	@test/need.sh runtimes
+	cd test/runtimes && $(GO) vet . && $(GO) test -count=1 -timeout 9m .
 
 check:
 	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt: $$out"; exit 1; }

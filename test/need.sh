@@ -1,5 +1,5 @@
 #!/bin/bash
-# need.sh demo|test|bench: are the programs there that this needs? Debian's packages are installed when we may;
+# need.sh demo|test|runtimes|bench: are the programs there that this needs? Debian's packages are installed when we may;
 # otherwise say plainly what to install. It installs nothing else and starts nothing.
 set -euo pipefail
 export PATH=$PATH:/usr/sbin:/sbin
@@ -9,8 +9,9 @@ need() {
   case $1 in
   demo) printf '%s\n' "ip iproute2" "nsenter util-linux" "iptables iptables" ;;
   test) need demo; printf '%s\n' "nft nftables" "tcpdump tcpdump" "conntrack conntrack" "curl curl" "bird bird2" "/usr/lib/frr/bgpd frr" ;;
+  runtimes) need demo; printf '%s\n' "nft nftables" "containerd containerd" "ctr containerd" "runc runc" ;;
   bench) need test ;;
-  *) echo "usage: $0 demo|test|bench" >&2; exit 2 ;;
+  *) echo "usage: $0 demo|test|runtimes|bench" >&2; exit 2 ;;
   esac
 }
 

@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package runtimes
+
+import (
+	"archive/tar"
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"testing"
+
+	"github.com/l3edge/l3edge/pkg/lab"
+)
+
+// The images: each is one static program of ours, so no registry is asked.
+const (
+	pauseImage = "localhost/pause:1"
+	webImage   = "localhost/web:1"
+)
+
+// saveImages writes the images as archives that every host of the lab sees.
+func saveImages(t *testing.T) (files []string) {
+	t.Helper()
+	for ref, program := range map[string]string{pauseImage: "pause", webImage: "l3ctl"} {
+		b, err := os.ReadFile(lab.Program(program))
+		must(t, err)
+		archive, err := image(ref, program, b)
+		must(t, err)
+		file := filepath.Join(lab.Dir, program+".tar")
+		must(t, os.WriteFile(file, archive, 0o644))
+		files = append(files, file)
+	}
+	return files
+}
+
+// image is an archive as docker save writes it: one layer that holds the program, which is the entry point.
+func image(ref, program string, binary []byte) ([]byte, error) {
+	layer, err := archive(file{program, 0o755, binary})
+	if err != nil {
+		return nil, err
+	}
+	config, err := json.Marshal(map[string]any{
+		"architecture": runtime.GOARCH, "os": "linux",
+		"config":  map[string]any{"Entrypoint": []string{"/" + program}},
+		"rootfs":  map[string]any{"type": "layers", "diff_ids": []string{fmt.Sprintf("sha256:%x", sha256.Sum256(layer))}},
+		"history": []map[string]string{{"created_by": "l3edge"}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	manifest, err := json.Marshal([]map[string]any{{"Config": "config.json", "RepoTags": []string{ref}, "Layers": []string{"layer.tar"}}})
+	if err != nil {
+		return nil, err
+	}
+	return archive(file{"manifest.json", 0o644, manifest}, file{"config.json", 0o644, config}, file{"layer.tar", 0o644, layer})
+}
+
+type file struct {
+	name string
+	mode int64
+	body []byte
+}
+
+func archive(files ...file) ([]byte, error) {
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	for _, f := range files {
+		if err := w.WriteHeader(&tar.Header{Name: f.name, Mode: f.mode, Size: int64(len(f.body))}); err != nil {
+			return nil, err
+		}
+		if _, err := w.Write(f.body); err != nil {
+			return nil, err
+		}
+	}
+	err := w.Close()
+	return buf.Bytes(), err
+}

@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package runtimes
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
+
+	"github.com/l3edge/l3edge/pkg/core/mark"
+	"github.com/l3edge/l3edge/pkg/lab"
+	"github.com/l3edge/l3edge/pkg/lab/place"
+)
+
+// patience is how long a call may take: a busy machine is no reason to fail.
+const patience = time.Minute
+
+// node is a node of the lab with a containerd, asked as the kubelet asks it.
+type node struct {
+	*lab.Host
+	runtime cri.RuntimeServiceClient
+	daemon  *place.Process
+}
+
+const (
+	socket     = "/run/containerd/containerd.sock"
+	configFile = "/etc/containerd/config.toml"
+)
+
+// config is containerd's: its state is lost with /run, its root survives a reboot. The root lies on the lab's tmpfs and
+// not under /var/lib, which is an overlay already, and the kernel takes no overlay as another's upper half.
+func config(root string) string {
+	return `version = 2
+root = "` + root + `"
+state = "/run/containerd"
+[grpc]
+  address = "` + socket + `"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "` + root + `/opt"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "` + pauseImage + `"
+  disable_apparmor = true
+  restrict_oom_score_adj = true
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "/opt/cni/bin"
+    conf_dir = "/etc/cni/net.d"
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "overlayfs"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
+      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+        SystemdCgroup = false
+`
+}
+
+// newNode puts a containerd on the host and gives it the images.
+func newNode(t *testing.T, h *lab.Host, images []string) *node {
+	t.Helper()
+	n := &node{Host: h}
+	loopback, err := os.ReadFile(filepath.Join(os.Getenv(binVar), "loopback"))
+	must(t, err)
+	must(t, os.WriteFile(n.file("/opt/cni/bin/loopback"), loopback, 0o755))
+	must(t, n.WriteFile(configFile, config(filepath.Join(lab.Dir, "containerd", h.Name))))
+	conn, err := grpc.NewClient("unix://"+n.file(socket), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	must(t, err)
+	n.runtime = cri.NewRuntimeServiceClient(conn)
+	t.Cleanup(func() {
+		n.kill()
+		_ = conn.Close()
+	})
+	n.start(t)
+	for _, image := range images {
+		_, err := n.Run("ctr", "-a", socket, "-n", "k8s.io", "images", "import", "--snapshotter", "overlayfs", image)
+		must(t, err)
+	}
+	return n
+}
+
+// file is where this process sees a file of the node.
+func (n *node) file(path string) string { return fmt.Sprintf("/proc/%d/root%s", n.Pid, path) }
+
+// start starts containerd and waits until it serves pods. Plugins inherit its environment: it gets none of the tests'.
+func (n *node) start(t *testing.T) {
+	t.Helper()
+	var err error
+	n.daemon, err = n.Start("containerd", "env", "-i", "HOME=/root", "PATH="+lab.Path, "containerd", "-c", configFile)
+	must(t, err)
+	within(t, patience, "containerd on "+n.Name, func() error {
+		if _, err := n.daemon.Running(); err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		s, err := n.runtime.Status(ctx, &cri.StatusRequest{}, grpc.WaitForReady(true))
+		if err != nil {
+			return err
+		}
+		for _, c := range s.Status.Conditions {
+			if !c.Status {
+				return fmt.Errorf("%s: %s", c.Type, c.Message)
+			}
+		}
+		return nil
+	})
+}
+
+// group is the control group of the node's pods.
+func (n *node) group() string { return "/" + os.Getenv(groupVar) + "/" + n.Name }
+
+// kill ends containerd, its shims and all containers of the node at once, as a power cut does.
+func (n *node) kill() {
+	n.daemon.Kill()
+	_ = place.Eventually(patience, func() error {
+		left := n.processes()
+		for _, pid := range left {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		if len(left) > 0 {
+			return fmt.Errorf("%s still has processes %v", n.Name, left)
+		}
+		return nil
+	})
+}
+
+// processes are the living shims and containers of the node: those whose mount namespace or control group is its.
+func (n *node) processes() (pids []int) {
+	procs, _ := filepath.Glob("/proc/[0-9]*") // the pattern is well-formed
+	own, _ := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", n.Pid))
+	for _, proc := range procs {
+		command, _ := os.ReadFile(proc + "/cmdline") // empty for zombies
+		groups, _ := os.ReadFile(proc + "/cgroup")
+		mnt, _ := os.Readlink(proc + "/ns/mnt")
+		shim := mnt == own && strings.Contains(string(command), "containerd-shim")
+		if pid, err := strconv.Atoi(filepath.Base(proc)); err == nil && len(command) > 0 && (shim || strings.Contains(string(groups), n.group()+"/")) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+func call(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// sandbox is a pod in containerd's words.
+type sandbox struct {
+	id     string
+	config *cri.PodSandboxConfig
+	addr   netip.Addr
+	inside *place.Place // its network
+	node   *node
+}
+
+// sandboxConfig asks for a pod whose port 80 is published as hostPort, unless that is 0.
+func (n *node) sandboxConfig(name string, hostPort int32) *cri.PodSandboxConfig {
+	c := &cri.PodSandboxConfig{
+		Metadata: &cri.PodSandboxMetadata{Name: name, Namespace: "default", Uid: "uid-" + name},
+		Hostname: name, LogDirectory: "/run/podlogs/" + name,
+		Linux: &cri.LinuxPodSandboxConfig{CgroupParent: n.group() + "/" + name},
+	}
+	if hostPort != 0 {
+		c.PortMappings = []*cri.PortMapping{{ContainerPort: 80, HostPort: hostPort}}
+	}
+	return c
+}
+
+// run starts a sandbox and finds its address and its network.
+func (n *node) run(t *testing.T, name string, hostPort int32) *sandbox {
+	t.Helper()
+	s := &sandbox{config: n.sandboxConfig(name, hostPort), node: n}
+	r, err := n.runtime.RunPodSandbox(call(t), &cri.RunPodSandboxRequest{Config: s.config})
+	must(t, err)
+	s.id = r.PodSandboxId
+	status, err := n.runtime.PodSandboxStatus(call(t), &cri.PodSandboxStatusRequest{PodSandboxId: s.id, Verbose: true})
+	must(t, err)
+	s.addr, err = netip.ParseAddr(status.Status.Network.Ip)
+	must(t, err)
+	s.inside, err = n.Pod(n.Name+"/"+name, fmt.Sprintf("/proc/%d/ns/net", pid(t, status.Info)))
+	must(t, err)
+	t.Cleanup(func() { _ = s.inside.Net.Close() })
+	return s
+}
+
+// pid reads the process number out of a verbose status.
+func pid(t *testing.T, info map[string]string) int {
+	t.Helper()
+	var v struct{ Pid int }
+	must(t, json.Unmarshal([]byte(info["info"]), &v))
+	if v.Pid == 0 {
+		t.Fatalf("no process in %v", info)
+	}
+	return v.Pid
+}
+
+// serve starts an application container in the sandbox that serves on the port, and waits for it to answer.
+func (s *sandbox) serve(t *testing.T, name string, port, attempt int) (id string) {
+	t.Helper()
+	r, err := s.node.runtime.CreateContainer(call(t), &cri.CreateContainerRequest{
+		PodSandboxId: s.id, SandboxConfig: s.config,
+		Config: &cri.ContainerConfig{
+			Metadata: &cri.ContainerMetadata{Name: name, Attempt: uint32(attempt)},
+			Image:    &cri.ImageSpec{Image: webImage},
+			Args:     []string{"lab", "web", "--container=" + name, "--pod=" + s.config.Metadata.Name, fmt.Sprintf("--port=%d", port)},
+			LogPath:  fmt.Sprintf("%s-%d.log", name, attempt),
+			Linux:    &cri.LinuxContainerConfig{},
+		},
+	})
+	must(t, err)
+	_, err = s.node.runtime.StartContainer(call(t), &cri.StartContainerRequest{ContainerId: r.ContainerId})
+	must(t, err)
+	within(t, patience, name+" serves", func() error { return answers(s.inside, fmt.Sprintf("127.0.0.1:%d", port), name) })
+	return r.ContainerId
+}
+
+// answers wants the container's answer at addr.
+func answers(from *place.Place, addr, container string) error {
+	a, err := from.Ask(addr)
+	if err == nil && a.Container != container {
+		err = fmt.Errorf("%s from %s: %s answers, want %s", addr, from.Name, a.Container, container)
+	}
+	return err
+}
+
+func (n *node) stop(t *testing.T, id string) {
+	t.Helper()
+	_, err := n.runtime.StopPodSandbox(call(t), &cri.StopPodSandboxRequest{PodSandboxId: id})
+	must(t, err)
+}
+
+func (n *node) remove(t *testing.T, id string) {
+	t.Helper()
+	_, err := n.runtime.RemovePodSandbox(call(t), &cri.RemovePodSandboxRequest{PodSandboxId: id})
+	must(t, err)
+}
+
+// removeAll stops and removes every sandbox that containerd knows, as the kubelet does with pods it has no use for.
+func (n *node) removeAll(t *testing.T) (known int) {
+	t.Helper()
+	list, err := n.runtime.ListPodSandbox(call(t), &cri.ListPodSandboxRequest{})
+	must(t, err)
+	for _, s := range list.Items {
+		n.stop(t, s.Id)
+		n.remove(t, s.Id)
+	}
+	return len(list.Items)
+}
+
+// leases are the addresses that are taken on the node.
+func (n *node) leases() ([]string, error) {
+	return n.lines("find " + mark.LeaseDir + " -type f -name '10.10.*' 2>/dev/null")
+}
+
+// lines are the lines that a shell command writes on the node, whatever its status.
+func (n *node) lines(command string) ([]string, error) {
+	out, err := n.Run("sh", "-c", command+"; true")
+	return strings.Fields(strings.ReplaceAll(strings.TrimSpace(out), " ", "_")), err
+}
+
+// clean says what pods have left on the node.
+func (n *node) clean(hostPort int) error {
+	var errs []error
+	leases, err := n.leases()
+	errs = append(errs, err)
+	if len(leases) > 0 {
+		errs = append(errs, fmt.Errorf("leases are left: %v", leases))
+	}
+	for what, command := range map[string]string{
+		"veths":             "ip -o link show type veth | grep -v " + lab.Uplink,
+		"namespaces":        "ls /run/netns | grep cni-",
+		"hostPort elements": fmt.Sprintf("for f in ip ip6; do nft list table $f %s 2>/dev/null | grep -w %d; done", mark.TableHostPorts, hostPort),
+	} {
+		left, err := n.lines(command)
+		if errs = append(errs, err); len(left) > 0 {
+			errs = append(errs, fmt.Errorf("%s are left: %v", what, left))
+		}
+	}
+	if left := n.processes(); len(left) > 0 {
+		errs = append(errs, fmt.Errorf("processes are left: %v", left))
+	}
+	return errors.Join(errs...)
+}

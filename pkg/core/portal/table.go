@@ -99,6 +99,31 @@ type Table struct {
 	Here    []netip.Prefix // what is on this node: its pod subnets and its own addresses; empty: unknown, everything is
 	Pods    []netip.Prefix // its pod subnets alone; empty: unknown
 	Refused []Refusal      // what could not be served, sorted by service
+
+	step step
+}
+
+// line is the identity of a Memo, whose Tables follow one another. It has a size: two of no size may be one.
+type line struct{ _ byte }
+
+// step is where a Table stands among those of its Memo, and the keys that may differ from the one before.
+type step struct {
+	line    *line
+	n       uint64
+	changed []Key
+}
+
+// Since lists the keys under which t may differ from old, each once; false: that is not known, anything may. It is known of
+// Tables that one Memo made one after the other, and of parts of them (other Portals put in) by a rule that looks at
+// nothing but a key and its Portal.
+func (t Table) Since(old Table) ([]Key, bool) {
+	switch {
+	case t.step.line == nil || t.step.line != old.step.line:
+		return nil, false
+	case t.step.n == old.step.n:
+		return nil, true
+	}
+	return t.step.changed, t.step.n == old.step.n+1
 }
 
 // Refusal is a claim of a Service that the Table does not grant.

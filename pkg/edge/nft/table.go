@@ -81,18 +81,31 @@ func (t *table) step(next *portal.Table) []change {
 		}
 		cs = append(cs, compareElems(want, have)...)
 	}
-	for k, now := range next.Portals {
-		if old, ok := t.last.Portals[k]; t.mine(k) && (!ok || !old.Equal(now)) {
-			if ok {
-				visit(k, &old, &now)
-			} else {
-				visit(k, nil, &now)
-			}
+	look := func(k portal.Key) {
+		old, had := t.last.Portals[k]
+		now, has := next.Portals[k]
+		switch {
+		case !t.mine(k) || !had && !has || had && has && old.Equal(now):
+		case !has:
+			visit(k, &old, nil)
+		case !had:
+			visit(k, nil, &now)
+		default:
+			visit(k, &old, &now)
 		}
 	}
-	for k, old := range t.last.Portals {
-		if _, ok := next.Portals[k]; !ok && t.mine(k) {
-			visit(k, &old, nil)
+	if keys, known := next.Since(t.last); known {
+		for _, k := range keys {
+			look(k)
+		}
+	} else {
+		for k := range next.Portals {
+			look(k)
+		}
+		for k := range t.last.Portals {
+			if _, still := next.Portals[k]; !still {
+				look(k)
+			}
 		}
 	}
 	for e, n := range refs {

@@ -3,6 +3,7 @@
 package portals
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -33,21 +34,23 @@ func (k *Keeper) forget(want Desired) {
 // udpDiffers reports that a UDP portal has come, gone or changed what it answers, or who answers it.
 func udpDiffers(before, want Desired) bool {
 	for _, t := range [][2]portal.Table{{before.Kernel, want.Kernel}, {before.User, want.User}} {
-		for key, p := range t[0].Portals {
-			if key.Protocol != service.UDP {
-				continue
-			}
-			if q, still := t[1].Portals[key]; !still || !p.Equal(q) {
-				return true
-			}
-		}
-		for key := range t[1].Portals {
-			if _, was := t[0].Portals[key]; key.Protocol == service.UDP && !was {
+		for _, key := range differing(t[0], t[1]) {
+			p, was := t[0].Portals[key]
+			q, is := t[1].Portals[key]
+			if key.Protocol == service.UDP && (was != is || !p.Equal(q)) {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+// differing lists the keys under which two tables may differ, maybe twice.
+func differing(a, b portal.Table) []portal.Key {
+	if keys, known := b.Since(a); known {
+		return keys
+	}
+	return slices.AppendSeq(slices.Collect(maps.Keys(a.Portals)), maps.Keys(b.Portals))
 }
 
 // stale reports that a flow which was sent to one address and is answered by another (or by the same: nothing led it) is

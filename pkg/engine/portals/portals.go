@@ -277,11 +277,21 @@ const chatter = 100
 
 // tell logs which portals have opened and closed, in the article's words. The caller holds mu.
 func (k *Keeper) tell(before portal.Table, portsBefore map[portal.Key]uint16) {
+	look, known := k.applied.Table.Since(before)
+	if !known || len(k.ports) > 0 || len(portsBefore) > 0 { // ports may change without their portals
+		seen := maps.Clone(before.Portals)
+		if seen == nil {
+			seen = map[portal.Key]portal.Portal{}
+		}
+		maps.Copy(seen, k.applied.Table.Portals)
+		look = slices.Collect(maps.Keys(seen))
+	}
 	say := func(msg string, in, notIn portal.Table, ports, notPorts map[portal.Key]uint16) {
 		var keys []portal.Key
-		for key, p := range in.Portals {
-			old, ok := notIn.Portals[key]
-			if !ok || old.Service != p.Service || ports[key] != notPorts[key] {
+		for _, key := range look {
+			p, ok := in.Portals[key]
+			old, was := notIn.Portals[key]
+			if ok && (!was || old.Service != p.Service || ports[key] != notPorts[key]) {
 				keys = append(keys, key)
 			}
 		}

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package portal
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/l3edge/l3edge/pkg/core/service"
+)
+
+// Services that come, go, change and fight for addresses: each Table is what a fresh Compute says, Since names every key
+// that differs, and what is published does not change any more.
+func TestSinceNamesEveryKeyThatDiffers(t *testing.T) {
+	r := rand.New(rand.NewPCG(5, 6))
+	o := Options{Nets: []netip.Prefix{netip.MustParsePrefix("10.100.0.0/16")}}
+	m := NewMemo(o)
+	draw := func() service.Snapshot {
+		s := service.Snapshot{Services: map[service.Name]service.Service{}, Endpoints: map[service.PortName][]service.Endpoint{}}
+		for i := range r.IntN(6) {
+			name := service.Name{Namespace: "default", Name: fmt.Sprint("s", i)}
+			vip := netip.AddrFrom4([4]byte{10, byte(100 + r.IntN(2)), 0, byte(r.IntN(4))})
+			s.Services[name] = service.Service{Name: name, ClusterIPs: []netip.Addr{vip}, Ports: []service.Port{{Protocol: service.TCP, Port: 80}}}
+			s.Endpoints[service.PortName{Name: name}] = []service.Endpoint{
+				{Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 10, 10, byte(r.IntN(3))}), 8080), Ready: true, Serving: true},
+			}
+		}
+		return s
+	}
+	old, oldest := m.Compute(service.Snapshot{}), Table{}
+	for i := range 300 {
+		before := map[Key]Portal{}
+		for k, p := range old.Portals {
+			before[k] = p
+		}
+		s := draw()
+		now := m.Compute(s)
+		if d := cmp.Diff(Compute(s, o), now, cmpopts.IgnoreUnexported(Table{}), cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{})); d != "" {
+			t.Fatalf("step %d (-fresh +memo):\n%s", i, d)
+		}
+		keys, known := now.Since(old)
+		if !known {
+			t.Fatalf("step %d: not known", i)
+		}
+		named := map[Key]bool{}
+		for _, k := range keys {
+			if named[k] {
+				t.Errorf("step %d: %s is named twice", i, k)
+			}
+			named[k] = true
+		}
+		for _, tab := range []Table{old, now} {
+			for k := range tab.Portals {
+				a, had := old.Portals[k]
+				b, has := now.Portals[k]
+				if !named[k] && (had != has || !a.Equal(b)) {
+					t.Errorf("step %d: %s differs and is not named", i, k)
+				}
+			}
+		}
+		for k, p := range before {
+			if q, ok := old.Portals[k]; !ok || !p.Equal(q) {
+				t.Errorf("step %d: the published table changed at %s", i, k)
+			}
+		}
+		if _, known := now.Since(oldest); known && now.step.n > oldest.step.n+1 {
+			t.Errorf("step %d: known since two steps ago", i)
+		}
+		oldest = old
+		old = now
+	}
+	if _, known := Compute(draw(), o).Since(old); known {
+		t.Error("known of another memo's table")
+	}
+}

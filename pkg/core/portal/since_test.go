@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"testing"
+	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -76,5 +77,11 @@ func TestSinceNamesEveryKeyThatDiffers(t *testing.T) {
 	}
 	if _, known := Compute(draw(), o).Since(old); known {
 		t.Error("known of another memo's table")
+	}
+}
+
+func TestPortalsLieInTheirMap(t *testing.T) {
+	if n := unsafe.Sizeof(Portal{}); n > 128 {
+		t.Errorf("a Portal has %d bytes: each copy of a map of them allocates one by one", n)
 	}
 }

@@ -63,11 +63,12 @@ type Choice struct {
 }
 
 // Portal is what stands behind one Key. Its own Endpoints and OnEmpty are for clients on this node: its pods and itself.
+// It has 128 bytes, the most that a map holds in place: one more, and a copy of the map allocates for each portal.
 type Portal struct {
 	Service     service.PortName
 	Kind        Kind
-	Endpoints   []netip.AddrPort
 	OnEmpty     Empty
+	Endpoints   []netip.AddrPort
 	Outside     *Choice           // for clients that are not on this node; nil: the same
 	Affinity    time.Duration     // ClientIP session affinity; 0: none
 	Sources     []netip.Prefix    // who may come; empty: everybody. Others meet silence

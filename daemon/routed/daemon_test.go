@@ -217,7 +217,7 @@ func startEmbedded(t *testing.T, mls *host) {
 func startBird(t *testing.T, mls *host) {
 	const bird = "/usr/sbin/bird"
 	if _, err := os.Stat(bird); err != nil {
-		t.Skip("bird is not installed")
+		t.Fatal("bird is not installed: test/need.sh test")
 	}
 	conf := filepath.Join(mls.dir, "bird.conf")
 	write(t, conf, `router id 10.20.30.1;
@@ -234,11 +234,11 @@ protocol bgp b from nodes { neighbor range 192.168.10.0/24 external; }
 func startFRR(t *testing.T, mls *host, bfd string) {
 	const lib = "/usr/lib/frr/"
 	if _, err := os.Stat(lib + "bgpd"); err != nil {
-		t.Skip("frr is not installed")
+		t.Fatal("frr is not installed: test/need.sh test")
 	}
 	u, err := user.Lookup("frr")
 	if err != nil {
-		t.Skip("frr has no user")
+		t.Fatal("frr has no user")
 	}
 	uid, _ := strconv.Atoi(u.Uid)
 	gid, _ := strconv.Atoi(u.Gid)

@@ -26,6 +26,7 @@ type config struct {
 	mode      portals.Mode
 	nodeFile  string
 	socket    string
+	remember  string // where the last good manifests are kept
 	portsFile string
 	metrics   string // host:port; empty: none
 	resync    time.Duration
@@ -47,6 +48,7 @@ func flags(c *config, nets *string) *flag.FlagSet {
 	fs.StringVar(&c.nodeFile, "node-file", mark.NodeFile, "`file` in which routed describes the node; it may appear later")
 	fs.StringVar(&c.socket, "socket", mark.PortaldSocket, "control socket `path`")
 	fs.StringVar(&c.portsFile, "ports-file", mark.RunDir+"/proxy-ports.json", "`file` that keeps the proxy ports of userspace mode over a restart")
+	fs.StringVar(&c.remember, "remember", mark.RunDir+"/manifests", "`directory` that keeps the last good manifests over a restart; empty: they are not kept")
 	fs.StringVar(&c.metrics, "metrics", "", "serve /metrics, /healthz and /debug/pprof over TCP at this `address`, such as 127.0.0.1:10249; without it only on the control socket")
 	fs.DurationVar(&c.resync, "resync", 30*time.Second, "compare the kernel's rules with what they should be at least this often; 0: only when something changes")
 	fs.DurationVar(&c.drain, "drain", 5*time.Second, "on SIGTERM in userspace mode, let connections go on this long")

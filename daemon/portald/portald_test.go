@@ -79,6 +79,7 @@ func (w *world) args(more ...string) []string {
 	return append([]string{
 		"--services=" + w.dir, "--node-file=" + filepath.Join(w.run, "node.json"),
 		"--socket=" + w.socket(), "--ports-file=" + filepath.Join(w.run, "proxy-ports.json"),
+		"--remember=" + filepath.Join(w.run, "manifests"),
 	}, more...)
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -121,7 +122,7 @@ func prepare(c config, log *slog.Logger) (*wiring, *manager, error) {
 func (w *wiring) tasks(l net.Listener) []task.Task {
 	sync := loop.New(loop.Options{Name: "portals", Sync: w.keeper.Sync, Log: w.log, Resync: w.c.resync})
 	watch := func(ctx context.Context) error {
-		return file.Watch(ctx, w.c.services, func(s service.Snapshot, err error) {
+		return file.Watch(ctx, w.c.services, w.c.remember, func(s service.Snapshot, err error) {
 			w.keeper.SetSnapshot(s, err)
 			sync.Trigger()
 		})
@@ -179,6 +180,9 @@ func load(c config) (portals.Desired, *wiring, error) {
 		return portals.Desired{}, nil, err
 	}
 	s, source := file.Load(c.services)
+	if errors.Is(source, fs.ErrNotExist) { // a wrong path is not a wish for no services
+		return portals.Desired{}, nil, source
+	}
 	want := portals.Decide(s, portal.Compute(s, portal.Options{Node: n, Nets: c.nets}), c.mode)
 	if source != nil {
 		want.Problems = append(want.Problems, source)

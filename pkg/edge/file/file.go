@@ -47,18 +47,22 @@ type entry struct {
 
 // store is the directory as last read.
 type store struct {
-	dir   string
-	files map[string]*entry
+	dir     string
+	files   map[string]*entry
+	memory  memory
+	scanned bool  // the directory has been read since this process began
+	trouble error // what is wrong with the memory
 }
 
-// scan reads what has changed since the last scan and forgets what is gone.
+// scan reads what has changed since the last scan and forgets what is gone. A directory that cannot be read takes
+// nothing away: what it held last stays, also what it held for an earlier process.
 func (s *store) scan() error {
 	list, err := os.ReadDir(s.dir)
 	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			s.files = map[string]*entry{}
+		if !s.scanned {
+			s.recallAll()
 		}
-		return fmt.Errorf("read manifests: %w", err)
+		return fmt.Errorf("read manifests, keeping what they said last: %w", err)
 	}
 	here := map[string]bool{}
 	for _, e := range list {
@@ -69,10 +73,57 @@ func (s *store) scan() error {
 	}
 	for name := range s.files {
 		if !here[name] {
-			delete(s.files, name)
+			s.forget(name)
 		}
 	}
+	if !s.scanned { // what was removed while nobody looked
+		names, err := s.memory.names()
+		s.note(err)
+		for _, name := range names {
+			if !here[name] {
+				s.forget(name)
+			}
+		}
+	}
+	s.scanned = true
 	return nil
+}
+
+// recallAll takes in what an earlier process knew.
+func (s *store) recallAll() {
+	names, err := s.memory.names()
+	s.note(err)
+	for _, name := range names {
+		if s.files[name] == nil {
+			e := &entry{}
+			s.recall(name, e)
+			s.files[name] = e
+		}
+	}
+}
+
+// recall gives an entry the last good content that an earlier process knew of it.
+func (s *store) recall(name string, e *entry) {
+	text, ok := s.memory.recall(name)
+	if !ok {
+		return
+	}
+	if m, broken, _ := parse(filepath.Join(s.dir, name), text); len(broken) == 0 {
+		e.good, e.everGood = m, true
+	}
+}
+
+// forget drops a file that is gone.
+func (s *store) forget(name string) {
+	delete(s.files, name)
+	s.note(s.memory.forget(name))
+}
+
+// note keeps the first thing that is wrong with the memory; services do not depend on it.
+func (s *store) note(err error) {
+	if s.trouble == nil {
+		s.trouble = err
+	}
 }
 
 func counts(name string) bool {
@@ -88,20 +139,21 @@ func (s *store) read(name string) {
 	path := filepath.Join(s.dir, name)
 	fi, err := os.Stat(path) // follows symbolic links: Kubernetes mounts volumes with them
 	if errors.Is(err, fs.ErrNotExist) {
-		delete(s.files, name)
+		s.forget(name)
 		return
 	}
 	e := s.files[name]
-	if e == nil {
+	fresh := e == nil
+	if fresh {
 		e = &entry{}
 		s.files[name] = e
 	}
 	if err != nil {
-		e.broken, e.stamp = []Problem{{File: path, What: err.Error()}}, stamp{}
+		s.unreadable(name, e, err)
 		return
 	}
 	if !fi.Mode().IsRegular() {
-		delete(s.files, name)
+		s.forget(name)
 		return
 	}
 	now := stampOf(fi)
@@ -110,16 +162,29 @@ func (s *store) read(name string) {
 	}
 	data, err := os.ReadFile(path)
 	if err != nil {
-		e.broken, e.stamp = []Problem{{File: path, What: err.Error()}}, stamp{}
+		s.unreadable(name, e, err)
 		return
 	}
 	m, broken, notes := parse(path, data)
 	e.stamp, e.broken, e.notes = now, broken, notes
+	if len(broken) == 0 {
+		s.note(s.memory.keep(name, data))
+	} else if fresh {
+		s.recall(name, e)
+	}
 	// A file that was good and is not any more keeps its last good content whole; one that never was gives what it has.
 	if len(broken) == 0 || !e.everGood {
 		e.good = m
 	}
 	e.everGood = e.everGood || len(broken) == 0
+}
+
+// unreadable notes a file that is there and cannot be read.
+func (s *store) unreadable(name string, e *entry, err error) {
+	if !e.everGood {
+		s.recall(name, e)
+	}
+	e.broken, e.stamp = []Problem{{File: filepath.Join(s.dir, name), What: err.Error()}}, stamp{}
 }
 
 // snapshot puts the files together. Of two objects with one name the one in the first file counts.
@@ -135,6 +200,9 @@ func (s *store) snapshot() (service.Snapshot, []error) {
 		problems []error
 		holder   = map[string]Problem{}
 	)
+	if s.trouble != nil {
+		problems = append(problems, s.trouble)
+	}
 	for _, name := range names {
 		e := s.files[name]
 		for _, p := range slices.Concat(e.broken, e.notes) {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -138,15 +139,18 @@ func TestTheRestOfABrokenFileCounts(t *testing.T) {
 type watching struct {
 	t      *testing.T
 	events chan string
+	stop   func()
 }
 
-func watch(t *testing.T, dir string) *watching {
+func watch(t *testing.T, dir string) *watching { t.Helper(); return watchRemembering(t, dir, "") }
+
+func watchRemembering(t *testing.T, dir, remember string) *watching {
 	t.Helper()
 	w := &watching{t: t, events: make(chan string, 100)}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
-		done <- Watch(ctx, dir, func(s service.Snapshot, err error) {
+		done <- Watch(ctx, dir, remember, func(s service.Snapshot, err error) {
 			seen := "nothing"
 			if svc, ok := s.Services[web]; ok {
 				seen = fmt.Sprint(svc.ClusterIPs, len(s.Services))
@@ -157,12 +161,13 @@ func watch(t *testing.T, dir string) *watching {
 			w.events <- seen
 		})
 	}()
-	t.Cleanup(func() {
+	w.stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-done; err != nil {
 			t.Errorf("Watch: %v", err)
 		}
 	})
+	t.Cleanup(w.stop)
 	return w
 }
 
@@ -222,6 +227,75 @@ func TestWatch(t *testing.T) {
 	}
 	write(t, dir, "web.yaml", webfrontend)
 	w.until("[10.100.87.105] 1")
+}
+
+// A directory that is away takes nothing from the network; files that are removed do.
+func TestWatchKeepsWhatAMissingDirectoryHeld(t *testing.T) {
+	top := t.TempDir()
+	dir := filepath.Join(top, "services")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, "web.yaml", webfrontend)
+	w := watch(t, dir)
+	w.until("[10.100.87.105] 1")
+	if err := os.Rename(dir, filepath.Join(top, "elsewhere")); err != nil {
+		t.Fatal(err)
+	}
+	w.until("[10.100.87.105] 1 read manifests, keeping what they said last: ")
+	if err := os.Rename(filepath.Join(top, "elsewhere"), dir); err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, "web.yaml", at("10.100.0.5"))
+	w.until("[10.100.0.5] 1")
+	if err := os.RemoveAll(dir); err != nil { // file by file
+		t.Fatal(err)
+	}
+	w.until("nothing")
+}
+
+// A new process knows what the one before it knew to be good, and no more than that.
+func TestWatchRemembersOverARestart(t *testing.T) {
+	top := t.TempDir()
+	dir, memory := filepath.Join(top, "services"), filepath.Join(top, "memory")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, "web.yaml", webfrontend)
+	path := filepath.Join(dir, "web.yaml")
+	restart := func(change func() error, want string) {
+		t.Helper()
+		w := watchRemembering(t, dir, memory)
+		w.until("[10.100.87.105] 1")
+		w.stop()
+		if err := change(); err != nil {
+			t.Fatal(err)
+		}
+		w = watchRemembering(t, dir, memory)
+		w.until(want)
+		w.stop()
+	}
+	mend := func() {
+		t.Helper()
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		write(t, dir, "web.yaml", webfrontend)
+	}
+	restart(func() error { return os.WriteFile(path, []byte("kind: [Service"), 0o600) }, "[10.100.87.105] 1 /web.yaml:1: ")
+	mend()
+	restart(func() error { return os.RemoveAll(dir) }, "[10.100.87.105] 1 read manifests, keeping")
+	mend()
+	restart(func() error { return os.Remove(path) }, "nothing") // a wish, not a mishap
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	w := watchRemembering(t, dir, memory)
+	w.until("nothing") // what was removed is not remembered
+	w.stop()
+	mend()
+	other := filepath.Join(top, "others")
+	restart(func() error { dir = other; return nil }, "nothing") // what another directory held is not this one's
 }
 
 // Kubernetes mounts a ConfigMap as links through ..data, which it swaps by rename.

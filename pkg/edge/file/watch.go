@@ -26,15 +26,17 @@ const (
 // Watch calls emit with the directory's content now and after each change, always from this goroutine, until ctx ends
 // (then it returns nil). The error joins a Problem for each mistake in the files and is nil when there is none; the
 // Snapshot is in force either way: a file that went bad keeps its last good content until it is mended or removed.
-// The directory may appear, vanish or be swapped (a symbolic link changed) while it is watched; missing, it holds
-// nothing. Watch fails only if the kernel lets it watch nothing at all.
-func Watch(ctx context.Context, dir string, emit func(service.Snapshot, error)) error {
+// The directory may appear, vanish or be swapped (a symbolic link changed) while it is watched; what it held stays in
+// force while it is away, and only a file that is removed takes its content along. The last good text of every file is
+// kept below the folder remember, so that the same holds over a restart; empty: it is not. Watch fails only if the
+// kernel lets it watch nothing at all.
+func Watch(ctx context.Context, dir, remember string, emit func(service.Snapshot, error)) error {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("watch manifests: %w", err)
 	}
 	defer w.Close() //nolint:errcheck // nothing is written through it
-	l := &watchLoop{dir: filepath.Clean(dir), w: w, store: store{dir: dir, files: map[string]*entry{}}, emit: emit, whole: true}
+	l := &watchLoop{dir: filepath.Clean(dir), w: w, store: store{dir: dir, files: map[string]*entry{}, memory: memoryFor(remember, dir)}, emit: emit, whole: true}
 	for {
 		if err := l.update(ctx); err != nil || ctx.Err() != nil {
 			return err
@@ -54,7 +56,7 @@ type watchLoop struct {
 
 	self  fs.FileInfo     // the directory that is watched; nil: it is missing
 	whole bool            // read everything, not only what is dirty
-	dirty map[string]bool // names in dir that had an event
+	dirty map[string]bool // names in dir that had an event; true: the last one took it away
 }
 
 // update reads what has changed and emits it.
@@ -88,6 +90,11 @@ func (l *watchLoop) read() (names map[string]bool, scanErr, err error) {
 			return nil, nil, err
 		}
 		scanErr = l.store.scan()
+		for name, removed := range l.dirty {
+			if scanErr != nil && removed { // file by file, before the directory
+				l.store.forget(name)
+			}
+		}
 		names = map[string]bool{}
 		for name := range l.store.files {
 			names[name] = true
@@ -160,7 +167,7 @@ func (l *watchLoop) note(e fsnotify.Event) {
 		if l.dirty == nil {
 			l.dirty = map[string]bool{}
 		}
-		l.dirty[name] = true
+		l.dirty[name] = e.Has(fsnotify.Remove)
 	case strings.HasPrefix(name, ".."): // the link that Kubernetes swaps when a ConfigMap volume changes
 		l.whole = true
 	}

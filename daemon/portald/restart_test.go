@@ -68,3 +68,15 @@ func TestOnceRefusesAMissingDirectory(t *testing.T) {
 		t.Errorf("the portal is gone:\n%s", rules)
 	}
 }
+
+// TestSecondPortaldIsRefused: two would undo each other's work, also when they were given different sockets.
+func TestSecondPortaldIsRefused(t *testing.T) {
+	w := newWorld(t)
+	w.write("web.yaml", webfrontend("10.10.20.4"))
+	p := w.start()
+	p.synced("the first sync", func(r portals.Report) bool { return len(r.Portals) == 1 })
+	second := w.start("--socket=" + filepath.Join(w.run, "another.sock"))
+	if err := second.cmd.Wait(); err == nil || !strings.Contains(second.log.String(), "another portald runs in this network namespace") {
+		t.Errorf("%v, %s", err, second.log)
+	}
+}

@@ -74,14 +74,27 @@ func wire(c config, log *slog.Logger, n node.Node, m *manager) *wiring {
 	return w
 }
 
+// claim comes first of all: nothing is touched while another portald runs on this node, whatever socket that one has.
+func claim(socket string) (l net.Listener, release func(), err error) {
+	lock, err := control.LockNamespace(mark.RunDir, "portald")
+	if err != nil {
+		return nil, nil, err
+	}
+	if l, err = control.Listen(socket); err != nil {
+		return nil, nil, errors.Join(err, lock.Close())
+	}
+	return l, func() { _ = lock.Close() }, nil
+}
+
 // serve is the daemon: it runs until ctx ends. In nftables mode the kernel goes on answering afterwards; in userspace
 // mode the rules stay too, as the ports do, and clients wait or are refused until portald is back.
 func serve(ctx context.Context, c config, stderr io.Writer) error {
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: c.level}))
-	l, err := control.Listen(c.socket) // first of all: nothing is touched while another portald runs
+	l, release, err := claim(c.socket)
 	if err != nil {
 		return err
 	}
+	defer release()
 	w, m, err := prepare(c, log)
 	if err != nil {
 		return errors.Join(err, l.Close())
@@ -223,10 +236,11 @@ func dryRun(c config, out io.Writer) error {
 
 // once programs the kernel and returns. What is wrong with single services is told and the others are in force.
 func once(ctx context.Context, c config, stderr io.Writer) error {
-	l, err := control.Listen(c.socket)
+	l, release, err := claim(c.socket)
 	if err != nil {
 		return err
 	}
+	defer release()
 	defer l.Close() //nolint:errcheck // nothing was served
 	want, w, err := load(c)
 	if err != nil {
@@ -253,10 +267,11 @@ func once(ctx context.Context, c config, stderr io.Writer) error {
 
 // cleanup removes everything of both modes.
 func cleanup(ctx context.Context, c config) error {
-	l, err := control.Listen(c.socket)
+	l, release, err := claim(c.socket)
 	if err != nil {
 		return err
 	}
+	defer release()
 	defer l.Close() //nolint:errcheck // nothing was served
 	w := wire(c, slog.New(slog.DiscardHandler), node.Node{}, nil)
 	return errors.Join(w.kernel.Cleanup(ctx), w.user.Cleanup(ctx), link.RemoveRoutes(mark.RoutePortald))

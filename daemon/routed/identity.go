@@ -87,12 +87,16 @@ func hostAddresses(pods []netip.Prefix) ([]netip.Addr, error) {
 // identify tries until it knows, telling each new reason once. False: ctx ended first.
 func (d *wiring) identify(ctx context.Context) (identity, bool) {
 	told := ""
+	slow := time.AfterFunc(time.Second, func() { // a resolver may take long to give up
+		d.log.Info("looking up the peers to find the node's own address")
+	})
+	defer slow.Stop()
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		id, err := findIdentity(ctx, *d.conf.Load())
 		if err == nil {
 			return id, true
 		}
-		if err.Error() != told {
+		if err.Error() != told && ctx.Err() == nil {
 			told = err.Error()
 			d.log.Warn("waiting for the node's own address", "problem", err)
 			d.state.waiting(told)

@@ -63,3 +63,30 @@ func TestListenReplacesDeadSocket(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestLockNamespace(t *testing.T) {
+	dir := t.TempDir()
+	first, err := LockNamespace(dir, "portald")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := LockNamespace(dir, "portald"); !errors.Is(err, ErrInUse) {
+		t.Errorf("a second one: %v, want ErrInUse", err)
+	}
+	other, err := LockNamespace(dir, "routed")
+	if err != nil {
+		t.Errorf("a daemon of another name: %v", err)
+	} else if err := other.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := first.Close(); err != nil {
+		t.Error(err)
+	}
+	again, err := LockNamespace(dir, "portald")
+	if err != nil {
+		t.Fatalf("after the first is gone: %v", err)
+	}
+	if err := again.Close(); err != nil {
+		t.Error(err)
+	}
+}

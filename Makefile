@@ -31,13 +31,14 @@ lab-down:
 
 test: build
 	@test/need.sh test
+	cd test/bench && $(GO) mod download   # the reference plugins are built where there is no network
 	$(GO) vet ./...
 	$(GO) test -count=1 -timeout 9m ./...
 	cd test/bench && $(GO) vet . && $(GO) test -count=1 .
 
 test-runtimes: build
 	@test/need.sh runtimes
-	cd test/runtimes && $(GO) vet . && $(GO) test -count=1 -timeout 9m .
+	cd test/runtimes && $(GO) mod download && $(GO) vet . && $(GO) test -count=1 -timeout 9m .
 
 check:
 	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt: $$out"; exit 1; }

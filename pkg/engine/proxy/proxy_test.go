@@ -285,11 +285,16 @@ func TestHalfClose(t *testing.T) {
 
 func TestPassesAResetOn(t *testing.T) {
 	breaks := backendTCP(t, func(c net.Conn) {
+		_, _ = c.Read(make([]byte, 1)) // not before the client is connected: its connect would be what is reset
 		_, _ = io.WriteString(c, "half of the ans")
 		reset(c.(*net.TCPConn))
 	})
 	p, _ := start(t, Options{})
-	b, err := io.ReadAll(dialTCP(t, apply(t, p, table(web, breaks))))
+	c := dialTCP(t, apply(t, p, table(web, breaks)))
+	if _, err := io.WriteString(c, "?"); err != nil {
+		t.Fatal(err)
+	}
+	b, err := io.ReadAll(c)
 	if !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("a broken answer %q ended with %v, want a reset", b, err)
 	}

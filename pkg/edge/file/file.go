@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -50,8 +51,9 @@ type store struct {
 	dir     string
 	files   map[string]*entry
 	memory  memory
-	scanned bool  // the directory has been read since this process began
-	trouble error // what is wrong with the memory
+	scanned bool // the directory has been read since this process began
+	pruned  bool
+	trouble map[string]error // what the memory could not do, by file; empty name: list itself
 }
 
 // scan reads what has changed since the last scan and forgets what is gone. A directory that cannot be read takes
@@ -76,23 +78,30 @@ func (s *store) scan() error {
 			s.forget(name)
 		}
 	}
-	if !s.scanned { // what was removed while nobody looked
-		names, err := s.memory.names()
-		s.note(err)
-		for _, name := range names {
-			if !here[name] {
-				s.forget(name)
-			}
+	s.scanned = true
+	s.prune()
+	return nil
+}
+
+// prune drops from the memory, once, what was removed while no process looked.
+func (s *store) prune() {
+	if !s.scanned || s.pruned {
+		return
+	}
+	names, err := s.memory.names()
+	s.note("", err)
+	for _, name := range names {
+		if s.files[name] == nil {
+			s.forget(name)
 		}
 	}
-	s.scanned = true
-	return nil
+	s.pruned = err == nil
 }
 
 // recallAll takes in what an earlier process knew.
 func (s *store) recallAll() {
 	names, err := s.memory.names()
-	s.note(err)
+	s.note("", err)
 	for _, name := range names {
 		if s.files[name] == nil {
 			e := &entry{}
@@ -116,14 +125,19 @@ func (s *store) recall(name string, e *entry) {
 // forget drops a file that is gone.
 func (s *store) forget(name string) {
 	delete(s.files, name)
-	s.note(s.memory.forget(name))
+	s.note(name, s.memory.forget(name))
 }
 
-// note keeps the first thing that is wrong with the memory; services do not depend on it.
-func (s *store) note(err error) {
-	if s.trouble == nil {
-		s.trouble = err
+// note keeps what the memory could not do until it can; services do not depend on it.
+func (s *store) note(name string, err error) {
+	if err == nil {
+		delete(s.trouble, name)
+		return
 	}
+	if s.trouble == nil {
+		s.trouble = map[string]error{}
+	}
+	s.trouble[name] = err
 }
 
 func counts(name string) bool {
@@ -168,7 +182,8 @@ func (s *store) read(name string) {
 	m, broken, notes := parse(path, data)
 	e.stamp, e.broken, e.notes = now, broken, notes
 	if len(broken) == 0 {
-		s.note(s.memory.keep(name, data))
+		s.note(name, s.memory.keep(name, data))
+		s.prune() // if the memory could not be read before
 	} else if fresh {
 		s.recall(name, e)
 	}
@@ -200,8 +215,8 @@ func (s *store) snapshot() (service.Snapshot, []error) {
 		problems []error
 		holder   = map[string]Problem{}
 	)
-	if s.trouble != nil {
-		problems = append(problems, s.trouble)
+	for _, name := range slices.Sorted(maps.Keys(s.trouble)) {
+		problems = append(problems, s.trouble[name])
 	}
 	for _, name := range names {
 		e := s.files[name]

@@ -171,8 +171,8 @@ func watchRemembering(t *testing.T, dir, remember string) *watching {
 	return w
 }
 
-// until waits for an event that contains want.
-func (w *watching) until(want string) {
+// until waits for an event that contains want and returns it.
+func (w *watching) until(want string) string {
 	w.t.Helper()
 	deadline := time.After(10 * time.Second)
 	last := "no event"
@@ -180,7 +180,7 @@ func (w *watching) until(want string) {
 		select {
 		case last = <-w.events:
 			if strings.Contains(last, want) {
-				return
+				return last
 			}
 		case <-deadline:
 			w.t.Fatalf("waited for %q, last saw %q", want, last)
@@ -296,6 +296,24 @@ func TestWatchRemembersOverARestart(t *testing.T) {
 	mend()
 	other := filepath.Join(top, "others")
 	restart(func() error { dir = other; return nil }, "nothing") // what another directory held is not this one's
+}
+
+// A memory that cannot be written is a problem until it can; the manifests are in force all the same.
+func TestWatchSaysThatItCannotRemember(t *testing.T) {
+	dir, memory := t.TempDir(), filepath.Join(t.TempDir(), "memory")
+	if err := os.WriteFile(memory, nil, 0o600); err != nil { // a file where the folder should be
+		t.Fatal(err)
+	}
+	write(t, dir, "web.yaml", webfrontend)
+	w := watchRemembering(t, dir, memory)
+	w.until("[10.100.87.105] 1 remember manifests: ")
+	if err := os.Remove(memory); err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, "web.yaml", at("10.100.0.7"))
+	if last := w.until("[10.100.0.7] 1"); strings.Contains(last, "remember") {
+		t.Errorf("the problem outlived its cause: %s", last)
+	}
 }
 
 // Kubernetes mounts a ConfigMap as links through ..data, which it swaps by rename.

@@ -9,7 +9,6 @@ package rawjson
 
 import (
 	"encoding/json"
-	"errors"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -52,7 +51,7 @@ func (v Value) Object() (Object, error) {
 		return nil, nil
 	}
 	if v[0] != '{' {
-		return nil, errors.New("not an object")
+		return nil, misfit(v, "an object")
 	}
 	o := Object{}
 	for rest := trim(v[1 : len(v)-1]); len(rest) > 0; {
@@ -77,7 +76,7 @@ func (v Value) Array() (out []Value, err error) {
 		return nil, nil
 	}
 	if v[0] != '[' {
-		return nil, errors.New("not an array")
+		return nil, misfit(v, "a list")
 	}
 	for rest := trim(v[1 : len(v)-1]); len(rest) > 0; {
 		var value []byte
@@ -119,7 +118,25 @@ func (v Value) Decode(into any) error {
 		*p = v
 		return nil
 	}
-	return json.Unmarshal(v, into)
+	if err := json.Unmarshal(v, into); err != nil {
+		return plain(v, into, err)
+	}
+	return nil
+}
+
+// plain says what encoding/json said of a value without speaking of Go's types.
+func plain(v Value, into any, err error) error {
+	switch into.(type) {
+	case *string, **string:
+		return misfit(v, "a text")
+	case *bool, **bool:
+		return misfit(v, "true or false")
+	case *int, **int:
+		return misfit(v, "a number")
+	case *[]string:
+		return misfit(v, "a list of texts")
+	}
+	return err
 }
 
 // AppendString appends s as a JSON string.

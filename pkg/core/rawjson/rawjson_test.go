@@ -123,3 +123,51 @@ func FuzzAppendString(f *testing.F) {
 		}
 	})
 }
+
+func TestMisfitsAreNamedInPlainWordsWithTheirPlaces(t *testing.T) {
+	o, err := ParseObject([]byte(`{"n":"7","b":1,"s":[1],"l":"x","float":1.5,"fits":3,"long":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var n, float, fits, long int
+	var b bool
+	var s string
+	var l []string
+	err = o.Read("ipam.", []Field{{"n", &n}, {"b", &b}, {"s", &s}, {"l", &l}, {"float", &float}, {"fits", &fits}, {"long", &long}})
+	want := `ipam.n: "7" is not a number
+ipam.b: 1 is not true or false
+ipam.s: [1] is not a text
+ipam.l: "x" is not a list of texts
+ipam.float: 1.5 is not a number
+ipam.long: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa... is not a number`
+	if err == nil || err.Error() != want {
+		t.Errorf("got\n%v\nwant\n%s", err, want)
+	}
+	if fits != 3 {
+		t.Error("what fits is not read beside what does not")
+	}
+	for text, want := range map[string]string{`5`: "5 is not an object", `"x"`: `"x" is not an object`} {
+		if _, err := Value(text).Object(); err == nil || err.Error() != want {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+	if _, err := Value(`{"a":1}`).Array(); err == nil || err.Error() != `{"a":1} is not a list` {
+		t.Errorf("list: %v", err)
+	}
+}
+
+func TestUnknownKeysAndWhatWasMeant(t *testing.T) {
+	o, err := ParseObject([]byte(`{"isGatway":1,"brigde":1,"BRIDGE":1,"nothingLikeIt":1,"_note":1,"ipams":1}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := []Field{{"bridge", nil}, {"isGateway", nil}, {"ipam", nil}, {"isDefaultGateway", nil}}
+	err = o.Unknown("x.", fields, func(key string) bool { return key[0] == '_' })
+	want := `x.brigde: there is no such key; did you mean bridge?
+x.ipams: there is no such key; did you mean ipam?
+x.isGatway: there is no such key; did you mean isGateway?
+x.nothingLikeIt: there is no such key`
+	if err == nil || err.Error() != want {
+		t.Errorf("got\n%v\nwant\n%s", err, want)
+	}
+}

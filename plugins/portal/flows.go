@@ -4,7 +4,10 @@ package main
 
 import (
 	"errors"
+	"fmt"
+	"net"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -13,26 +16,73 @@ import (
 	"github.com/l3edge/l3edge/pkg/edge/nft"
 )
 
-// forget ends those UDP flows to the ports that which names: a flow keeps its way for as long as its client goes on
-// talking, and its client would never reach whom the port is led to now.
-func forget(h *nft.HostPorts, ms []nft.Mapping, which func(nft.Mapping, conntrack.Flow) bool) error {
+// A flow keeps its way for as long as its client goes on talking, and its client would never reach whom the port is led
+// to now. Of TCP every connection is a flow of its own; of UDP and SCTP it need not be.
+func lasts(m nft.Mapping) bool { return m.Protocol != service.TCP }
+
+// fewAddrs is how many of the node's addresses are asked about one by one, at a tenth of a millisecond each; for more of
+// them, and for IPv6, the kernel's whole table of flows is read instead.
+const fewAddrs = 32
+
+// forgetStrangers ends the flows to the ports that were there before these were led to the pod. Of a port on any address
+// of the node those stay that another pod has, by one of the addresses.
+func forgetStrangers(h *nft.HostPorts, ms []nft.Mapping) error {
+	if !slices.ContainsFunc(ms, lasts) {
+		return nil
+	}
+	own, err := addresses()
+	if err != nil {
+		return err
+	}
 	var errs []error
 	for _, m := range ms {
-		if m.Protocol == service.UDP {
-			errs = append(errs, conntrack.Forget(h.Fd(), m.To.Addr().Is4(), m.HostPort, func(f conntrack.Flow) bool { return which(m, f) }))
+		v4 := m.To.Addr().Is4()
+		switch {
+		case !lasts(m):
+		case !m.HostIP.IsUnspecified():
+			errs = append(errs, conntrack.Forget(h.Fd(), v4, conntrack.Match{Protocol: m.Protocol, To: netip.AddrPortFrom(m.HostIP, m.HostPort)}))
+		case !v4 || len(own) > fewAddrs:
+			errs = append(errs, conntrack.ForgetIf(h.Fd(), v4, m.Protocol, m.HostPort, func(f conntrack.Flow) bool { return f.By == f.To && local(f.To.Addr()) }))
+		default:
+			for _, a := range own {
+				if at := netip.AddrPortFrom(a, m.HostPort); a.Is4() == v4 {
+					errs = append(errs, conntrack.Forget(h.Fd(), v4, conntrack.Match{Protocol: m.Protocol, To: at, By: at}))
+				}
+			}
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// strangers are flows to a port of the node that were there before it was led to the pod.
-func strangers(m nft.Mapping, f conntrack.Flow) bool {
-	return f.By != m.To && (f.To.Addr() == m.HostIP || m.HostIP.IsUnspecified() && local(f.To.Addr()))
+// forgetOrphans ends the flows that the ports led to the pod, which is gone.
+func forgetOrphans(h *nft.HostPorts, ms []nft.Mapping) error {
+	var errs []error
+	for _, m := range ms {
+		if !lasts(m) {
+			continue
+		}
+		match := conntrack.Match{Protocol: m.Protocol, To: netip.AddrPortFrom(netip.Addr{}, m.HostPort), By: m.To}
+		if !m.HostIP.IsUnspecified() {
+			match.To = netip.AddrPortFrom(m.HostIP, m.HostPort)
+		}
+		errs = append(errs, conntrack.Forget(h.Fd(), m.To.Addr().Is4(), match))
+	}
+	return errors.Join(errs...)
 }
 
-// orphaned are flows that the port led to the pod, which is gone.
-func orphaned(m nft.Mapping, f conntrack.Flow) bool {
-	return f.By == m.To && (f.To.Addr() == m.HostIP || m.HostIP.IsUnspecified())
+// addresses are the node's own, each once.
+func addresses() ([]netip.Addr, error) {
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	var out []netip.Addr
+	for _, a := range all {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && !slices.Contains(out, p.Addr()) {
+			out = append(out, p.Addr())
+		}
+	}
+	return out, nil
 }
 
 // local reports an address of the node: one that a socket may have. With net.ipv4.ip_nonlocal_bind that is any.

@@ -64,7 +64,7 @@ func add(c *cni.Call) (*cni.Result, error) {
 		if err := h.Add(who, ms); err != nil {
 			return errors.Join(asCNI(err), h.Remove(who, ms), removeRecord(path))
 		}
-		if err := errors.Join(openLocalhost(prev, ms), forget(h, ms, strangers)); err != nil {
+		if err := errors.Join(openLocalhost(prev, ms), forgetStrangers(h, ms)); err != nil {
 			return errors.Join(err, h.Remove(who, ms), removeRecord(path))
 		}
 		return nil
@@ -110,7 +110,7 @@ func release(network string, a cni.Attachment) error {
 		if err := h.Remove(holder(network, a), ms); err != nil {
 			return err
 		}
-		return forget(h, ms, orphaned)
+		return forgetOrphans(h, ms)
 	})
 	if err != nil {
 		return err

@@ -14,33 +14,72 @@ import (
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/l3edge/l3edge/pkg/core/service"
 )
 
-// Flow is a UDP flow as the kernel remembers it.
+// Flow is a UDP or SCTP flow as the kernel remembers it.
 type Flow struct {
-	To netip.AddrPort // where the client sent to
-	By netip.AddrPort // where the answers come from: another address if it was led elsewhere
+	Protocol service.Protocol
+	To       netip.AddrPort // where the client sent to
+	By       netip.AddrPort // where the answers come from: another address if it was led elsewhere
 }
 
-// Forget deletes the UDP flows of one family that were sent to the port, if which says so of the flow. The socket is any
-// of NETLINK_NETFILTER, with no answer outstanding; its namespace is the one meant. The kernel walks its whole table of
-// flows, which takes milliseconds where that is large, however few there are.
-func Forget(fd int, v4 bool, port uint16, which func(Flow) bool) error {
-	family := byte(unix.AF_INET6)
-	if v4 {
-		family = unix.AF_INET
+// Match says which flows are meant. A zero address or port is any; where By is To, nobody has led them elsewhere.
+type Match struct {
+	Protocol service.Protocol
+	To, By   netip.AddrPort
+}
+
+func (m Match) fits(f Flow) bool {
+	like := func(want, got netip.AddrPort) bool {
+		return (!want.Addr().IsValid() || want.Addr() == got.Addr()) && (want.Port() == 0 || want.Port() == got.Port())
 	}
-	return forget(fd, family, list(family, port), func(f Flow) bool { return f.To.Port() == port && which(f) }) // kernels before 5.8 list all
+	return f.Protocol == m.Protocol && like(m.To, f.To) && like(m.By, f.By)
 }
 
-// forget deletes of the flows that the kernel lists on request those that are of UDP and that which picks.
+// Forget deletes the flows of one family that m means. The socket is any of NETLINK_NETFILTER, with no answer
+// outstanding; its namespace is the one meant.
+//
+// A kernel from Linux 6.11 on is told once what to delete and passes over the empty places of its table, which takes a
+// tenth of a millisecond. An older one has to list the table, which takes milliseconds where that is large, however few
+// flows there are; and so has any for IPv6, because it takes a filter's addresses for those that are not meant
+// (ctnetlink_filter_match_tuple takes ipv6_addr_cmp for a test of equality; seen in 6.18).
+func Forget(fd int, v4 bool, m Match) error {
+	if !v4 {
+		return ForgetIf(fd, v4, m.Protocol, m.To.Port(), m.fits)
+	}
+	err := exchange(fd, flush(family(v4), m), func([]byte) {})
+	switch {
+	case err == nil || errors.Is(err, unix.ENOENT): // either way there is none left
+		return nil
+	case errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP): // it wants a whole flow
+		return ForgetIf(fd, v4, m.Protocol, m.To.Port(), m.fits)
+	}
+	return fmt.Errorf("forget flows: %w", err)
+}
+
+// ForgetIf deletes the flows of one family that were sent to the port, if which says so of the flow, as Forget does with
+// an old kernel.
+func ForgetIf(fd int, v4 bool, p service.Protocol, port uint16, which func(Flow) bool) error {
+	f := family(v4)
+	return forget(fd, f, list(f, p, port), func(f Flow) bool { return f.Protocol == p && f.To.Port() == port && which(f) }) // kernels before 5.8 list all
+}
+
+func family(v4 bool) byte {
+	if v4 {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
+// forget deletes of the flows that the kernel lists on request those that which picks.
 func forget(fd int, family byte, request []byte, which func(Flow) bool) error {
 	var gone [][]byte
 	err := exchange(fd, request, func(b []byte) {
 		orig := attr(b, ctaTupleOrig)
-		f := Flow{To: address(orig, ipDst, protoDst), By: address(attr(b, ctaTupleReply), ipSrc, protoSrc)}
 		proto := attr(orig, tupleProto, protoNum)
-		if len(proto) != 1 || proto[0] != unix.IPPROTO_UDP || !which(f) {
+		if len(proto) != 1 || !which(Flow{service.Protocol(proto[0]), address(orig, ipDst, protoDst), address(attr(b, ctaTupleReply), ipSrc, protoSrc)}) {
 			return
 		}
 		m := header(msgDelete, unix.NLM_F_ACK, family)
@@ -70,9 +109,13 @@ const (
 	ctaTupleReply      = 2
 	ctaID, ctaZone     = 12, 18
 	ctaFilter          = 25
-	filterOrigFlags    = 1
-	filterNum          = 1 << 3 // of filterOrigFlags: compare the protocol
-	filterPort         = 1 << 5 // and its destination port
+	filterOrigFlags    = 1 // what to compare of the tuple of this direction:
+	filterReplyFlags   = 2
+	filterSrc          = 1 << 0
+	filterDst          = 1 << 1
+	filterNum          = 1 << 3 // the protocol
+	filterSrcPort      = 1 << 4
+	filterPort         = 1 << 5 // the destination port
 	tupleIP            = 1
 	tupleProto         = 2
 	ipSrc, ipDst       = 1, 2 // of IPv4; those of IPv6 are two more
@@ -81,12 +124,44 @@ const (
 	nested             = unix.NLA_F_NESTED
 )
 
-// list asks for the UDP flows to the port.
-func list(family byte, port uint16) []byte {
-	proto := appendAttr(appendAttr(nil, protoNum, []byte{unix.IPPROTO_UDP}), protoDst, binary.BigEndian.AppendUint16(nil, port))
-	m := appendAttr(header(msgGet, unix.NLM_F_DUMP, family), ctaTupleOrig|nested, appendAttr(nil, tupleProto|nested, proto))
-	flags := binary.NativeEndian.AppendUint32(nil, filterNum|filterPort)
-	return appendAttr(m, ctaFilter|nested, appendAttr(nil, filterOrigFlags, flags))
+// list asks for the flows to the port.
+func list(family byte, p service.Protocol, port uint16) []byte {
+	m, flags := appendTuple(header(msgGet, unix.NLM_F_DUMP, family), ctaTupleOrig, p, netip.AddrPortFrom(netip.Addr{}, port))
+	return appendAttr(m, ctaFilter|nested, appendAttr(nil, filterOrigFlags, binary.NativeEndian.AppendUint32(nil, flags)))
+}
+
+// flush asks to delete the flows that m means, by as much of their tuples as it names. A kernel that cannot refuses it:
+// it takes the tuple for that of one flow, which it is not.
+func flush(family byte, m Match) []byte {
+	b, orig := appendTuple(header(msgDelete, unix.NLM_F_ACK, family), ctaTupleOrig, m.Protocol, m.To)
+	filter := appendAttr(nil, filterOrigFlags, binary.NativeEndian.AppendUint32(nil, orig))
+	if m.By.Addr().IsValid() || m.By.Port() != 0 {
+		var reply uint32
+		b, reply = appendTuple(b, ctaTupleReply, m.Protocol, m.By)
+		filter = appendAttr(filter, filterReplyFlags, binary.NativeEndian.AppendUint32(nil, reply))
+	}
+	return appendAttr(b, ctaFilter|nested, filter)
+}
+
+// appendTuple appends what is known of a flow's server, where it is sent to in one direction and comes from in the other,
+// and returns which parts that are.
+func appendTuple(b []byte, typ uint16, p service.Protocol, at netip.AddrPort) (_ []byte, flags uint32) {
+	ip, port, ipFlag, portFlag := uint16(ipDst), uint16(protoDst), uint32(filterDst), uint32(filterPort)
+	if typ == ctaTupleReply {
+		ip, port, ipFlag, portFlag = ipSrc, protoSrc, filterSrc, filterSrcPort
+	}
+	var tuple []byte
+	if a := at.Addr(); a.IsValid() {
+		if a.Is6() {
+			ip += 2
+		}
+		tuple, flags = appendAttr(nil, tupleIP|nested, appendAttr(nil, ip, a.AsSlice())), ipFlag
+	}
+	proto := appendAttr(nil, protoNum, []byte{byte(p)})
+	if at.Port() != 0 {
+		proto, flags = appendAttr(proto, port, binary.BigEndian.AppendUint16(nil, at.Port())), flags|portFlag
+	}
+	return appendAttr(b, typ|nested, appendAttr(tuple, tupleProto|nested, proto)), flags | filterNum
 }
 
 // header is struct nlmsghdr, its length left out, and struct nfgenmsg. One exchange is over before the next, so the

@@ -3,11 +3,12 @@
 package conntrack
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/l3edge/l3edge/pkg/core/service"
 )
 
 // ForgetServices deletes the UDP flows of both families that which picks, in one walk of each, in the namespace of the
@@ -19,7 +20,7 @@ func ForgetServices(which func(Flow) bool) (err error) {
 	}
 	defer func() { err = errors.Join(err, unix.Close(fd)) }()
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
-		if err := forget(fd, family, listUDP(family), which); err != nil {
+		if err := forget(fd, family, listUDP(family), func(f Flow) bool { return f.Protocol == service.UDP && which(f) }); err != nil {
 			return err
 		}
 	}
@@ -27,9 +28,4 @@ func ForgetServices(which func(Flow) bool) (err error) {
 }
 
 // listUDP asks for all UDP flows.
-func listUDP(family byte) []byte {
-	proto := appendAttr(nil, protoNum, []byte{unix.IPPROTO_UDP})
-	m := appendAttr(header(msgGet, unix.NLM_F_DUMP, family), ctaTupleOrig|nested, appendAttr(nil, tupleProto|nested, proto))
-	flags := binary.NativeEndian.AppendUint32(nil, filterNum)
-	return appendAttr(m, ctaFilter|nested, appendAttr(nil, filterOrigFlags, flags))
-}
+func listUDP(family byte) []byte { return list(family, service.UDP, 0) }

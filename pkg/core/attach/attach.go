@@ -35,6 +35,9 @@ type Bridge struct {
 	Addrs   []netip.Prefix // the gateways, with the length of their subnet
 	Promisc bool
 	Fresh   []Setting // made before it first comes up, if it is ours
+
+	Filtering bool // it keeps VLANs apart
+	Leg       *Leg // in a VLAN: the interface that has Addrs instead of the bridge
 }
 
 // Port is the node's end of the pod's veth pair.
@@ -46,6 +49,8 @@ type Port struct {
 	Hairpin      bool // a frame may leave where it came in: a pod balanced to itself
 	Isolated     bool // no frame passes to another isolated port
 	Guard        Guard
+	VLANs        []VLAN // sorted by ID; none: as the bridge has it
+	KeepVLANs    bool   // besides those that the port has already
 }
 
 // Pod is the pod's end.
@@ -84,6 +89,7 @@ type Spec struct {
 	Gateway                      bool // the bridge holds the gateway addresses and the node forwards
 	DefaultRoute                 bool // by way of the gateways
 	Hairpin, Isolated, Promisc   bool
+	VLAN                         VLANSpec
 	Routed                       bool // pods of one node reach each other through the node only
 	Down                         bool
 	CheckMAC, CheckSource        bool // drop what the pod sends from another MAC, or from other addresses too
@@ -138,6 +144,7 @@ func Decide(s Spec) Attachment {
 	for _, addr := range s.Addrs {
 		a.addAddr(s, addr)
 	}
+	a.vlans(s)
 	a.Pod.Routes = append(a.Pod.Routes, s.Routes...)
 	if s.CheckMAC || s.CheckSource {
 		a.Port.Guard = guard(a.Pod, s.CheckSource)
@@ -177,7 +184,7 @@ func (a *Attachment) settings(s Spec) {
 	if v6 {
 		// The node asks for pods from the bridge's link-local address, and for a second not at all while that looks for
 		// duplicates of itself, of which its MAC allows none.
-		a.Bridge.Fresh = []Setting{{"net/ipv6/conf/" + s.Bridge + "/accept_dad", "0", ""}}
+		a.Bridge.Fresh = []Setting{{"net/ipv6/conf/" + a.Bridge.Gateway() + "/accept_dad", "0", ""}}
 	}
 	off := func(name, optional string) {
 		a.Pod.Settings = append(a.Pod.Settings, Setting{name, "0", optional})
@@ -226,10 +233,14 @@ func zero(a netip.Addr) netip.Addr {
 // String prints the attachment a line per fact, for --dry-run and golden files.
 func (a Attachment) String() string {
 	s := fmt.Sprintf("bridge %s mac %s mtu %d promisc %t addresses %v\n", a.Bridge.Name, a.Bridge.MAC, a.Bridge.MTU, a.Bridge.Promisc, a.Bridge.Addrs)
+	s += a.Bridge.vlanString()
 	for _, set := range append(slices.Clone(a.Bridge.Fresh), a.Settings...) {
 		s += fmt.Sprintf("node  %s = %s\n", set.Name, set.Value)
 	}
 	s += fmt.Sprintf("port  %s mac %s mtu %d hairpin %t isolated %t alias %q\n", a.Port.Name, a.Port.MAC, a.Port.MTU, a.Port.Hairpin, a.Port.Isolated, a.Port.Alias)
+	if len(a.Port.VLANs) > 0 {
+		s += fmt.Sprintf("port  %s vlans %v keep others %t\n", a.Port.Name, a.Port.VLANs, a.Port.KeepVLANs)
+	}
 	if !a.Port.Guard.Equal(Guard{}) {
 		s += fmt.Sprintf("port  %s may send as %s, %v\n", a.Port.Name, a.Port.Guard.MAC, a.Port.Guard.Addrs)
 	}

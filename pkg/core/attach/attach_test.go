@@ -36,6 +36,9 @@ func TestDecide(t *testing.T) {
 			s.Routes = []Route{{Dst: netip.MustParsePrefix("0.0.0.0/0"), Via: netip.MustParseAddr("10.10.10.9")}, {Dst: netip.MustParsePrefix("10.0.0.0/8"), MTU: 1400}}
 		},
 		"asked-mac":  func(s *Spec) { s.Addrs, s.MAC = []Addr{v4()}, &mac },
+		"vlan":       func(s *Spec) { s.Addrs, s.VLAN = []Addr{v4(), v6()}, VLANSpec{Access: 5} },
+		"vlan-trunk": func(s *Spec) { s.Addrs, s.VLAN = []Addr{v4()}, VLANSpec{Trunk: []int{30, 7, 6, 7}, KeepDefault: true} },
+		"vlan-both":  func(s *Spec) { s.Gateway, s.VLAN = false, VLANSpec{Access: 5, Trunk: []int{4, 5, 6}} },
 		"no-address": func(s *Spec) { s.Gateway, s.DefaultRoute, s.Down = false, false, true },
 	}
 	for name, change := range rows {
@@ -110,6 +113,38 @@ func TestVerifyNamesTheFirstDifference(t *testing.T) {
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
+			have := Decide(s)
+			row.change(&have)
+			err := Verify(Decide(s), have)
+			if (err == nil) != (row.want == "") || err != nil && !strings.Contains(err.Error(), row.want) {
+				t.Errorf("%v, want %q", err, row.want)
+			}
+		})
+	}
+}
+
+func TestVerifyKnowsVLANs(t *testing.T) {
+	s := Spec{Network: "l3edge", ContainerID: "4ab0", IfName: "eth0", Bridge: "cni0", MTU: 1500, Gateway: true, Addrs: []Addr{v4()}, VLAN: VLANSpec{Access: 5, Trunk: []int{6}}}
+	rows := []struct {
+		name   string
+		keep   bool
+		change func(*Attachment)
+		want   string
+	}{
+		{"nothing", false, func(*Attachment) {}, ""},
+		{"a bridge that does not tell VLANs apart", false, func(a *Attachment) { a.Bridge.Filtering = false }, "bridge cni0: does not filter VLANs"},
+		{"no gateway interface", false, func(a *Attachment) { a.Bridge.Leg = nil }, "the gateway's interface cni0.5 is gone"},
+		{"a gateway interface beside the bridge", false, func(a *Attachment) { a.Bridge.Leg.Port.Bridge = "" }, `is a port of ""`},
+		{"a gateway in another VLAN", false, func(a *Attachment) { a.Bridge.Leg.Port.VLANs[0].ID = 9 }, "is not in VLAN 5 pvid untagged"},
+		{"a gateway interface without the address", false, func(a *Attachment) { a.Bridge.Addrs = nil }, "gateway cni0.5: address 10.10.10.1/24 is missing"},
+		{"a pod outside its VLAN", false, func(a *Attachment) { a.Port.VLANs = a.Port.VLANs[1:] }, "is not in VLAN 5 pvid untagged"},
+		{"a pod that sends untagged what should be tagged", false, func(a *Attachment) { a.Port.VLANs[1].Untagged = true }, "is not in VLAN 6"},
+		{"a pod in another VLAN too", false, func(a *Attachment) { a.Port.VLANs = append(a.Port.VLANs, VLAN{ID: 1, Untagged: true}) }, "is in VLAN 1 untagged, where it should not be"},
+		{"a pod in the default VLAN too, as asked", true, func(a *Attachment) { a.Port.VLANs = append(a.Port.VLANs, VLAN{ID: 1, Untagged: true}) }, ""},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			s.VLAN.KeepDefault = row.keep
 			have := Decide(s)
 			row.change(&have)
 			err := Verify(Decide(s), have)

@@ -27,6 +27,12 @@ func verifyBridge(want, have Attachment) error {
 	if want.Bridge.Promisc && !have.Bridge.Promisc {
 		return fmt.Errorf("%s: is not promiscuous", place)
 	}
+	if err := verifyLeg(want.Bridge, have.Bridge); err != nil {
+		return err
+	}
+	if want.Bridge.Leg != nil {
+		place = "gateway " + want.Bridge.Leg.Name
+	}
 	if err := addrs(place, want.Bridge.Addrs, have.Bridge.Addrs); err != nil {
 		return err
 	}
@@ -49,7 +55,7 @@ func verifyPort(want, have Attachment) error {
 	case !h.Guard.Equal(w.Guard):
 		return fmt.Errorf("%s: may send as %s, %v, want %s, %v", place, h.Guard.MAC, h.Guard.Addrs, w.Guard.MAC, w.Guard.Addrs)
 	}
-	return nil
+	return verifyVLANs(w, h)
 }
 
 func verifyPod(want, have Attachment) error {

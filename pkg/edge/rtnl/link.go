@@ -35,6 +35,7 @@ type Link struct {
 	Running       bool // its carrier is there, and the kernel has acted on that
 	Hairpin       bool // as port of a bridge
 	Isolated      bool
+	Filtering     bool // bridge: keeps VLANs apart
 }
 
 // Link finds an interface by name; ErrNoLink when there is none.
@@ -112,6 +113,10 @@ func (l *Link) parseInfo(b []byte) {
 		switch kind {
 		case unix.IFLA_INFO_KIND:
 			l.Kind = cString(v)
+		case unix.IFLA_INFO_DATA:
+			if l.Kind == "bridge" {
+				l.parseBridge(v)
+			}
 		case unix.IFLA_INFO_SLAVE_DATA:
 			for kind, v := range attrs(v) {
 				on := len(v) == 1 && v[0] != 0
@@ -126,15 +131,24 @@ func (l *Link) parseInfo(b []byte) {
 	}
 }
 
+func (l *Link) parseBridge(b []byte) {
+	for kind, v := range attrs(b) {
+		if kind == bridgeVLANFiltering {
+			l.Filtering = len(v) == 1 && v[0] != 0
+		}
+	}
+}
+
 // MakeBridge makes b, down, and reports false when a link of that name is there already, which may be by another process
 // that was a moment faster. Its MTU is set once more by itself, so that the kernel does not lower it to its ports' (br_mtu_auto_adjust).
+// ErrNoVLANs when it is to keep VLANs apart and the kernel cannot.
 func (c *Conn) MakeBridge(b attach.Bridge) (made bool, err error) {
 	m := newMessage(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, ifinfo(unix.AF_UNSPEC, 0, 0, 0))
 	m.str(unix.IFLA_IFNAME, b.Name)
 	m.attr(unix.IFLA_ADDRESS, b.MAC[:])
 	m.u32(unix.IFLA_MTU, uint32(b.MTU))
-	m.nest(unix.IFLA_LINKINFO, func() { m.str(unix.IFLA_INFO_KIND, "bridge") })
-	if err := c.do(m); errors.Is(err, unix.EEXIST) {
+	m.bridgeInfo(b.Filtering)
+	if err := noVLANs(c.do(m)); errors.Is(err, unix.EEXIST) {
 		return false, nil
 	} else if err != nil {
 		return false, fmt.Errorf("make bridge %s: %w", b.Name, err)
@@ -155,7 +169,7 @@ var ErrExists = errors.New("interface exists already")
 var ErrBridgeFull = errors.New("the bridge has 1023 ports already, which is all that the kernel allows")
 
 // MakeVeth makes the pair, down, in one message: port in this namespace and already a port of the bridge, pod in the
-// namespace that the file descriptor podNS is open on.
+// namespace that the file descriptor podNS is open on; with a negative one in this namespace too.
 func (c *Conn) MakeVeth(port attach.Port, bridge int, pod attach.Pod, podNS int) error {
 	m := newMessage(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, ifinfo(unix.AF_UNSPEC, 0, 0, 0))
 	end := func(name string, mac attach.MAC, mtu int) {
@@ -173,7 +187,9 @@ func (c *Conn) MakeVeth(port attach.Port, bridge int, pod attach.Pod, podNS int)
 			m.nest(vethInfoPeer, func() {
 				m.b = append(m.b, ifinfo(unix.AF_UNSPEC, 0, 0, 0)...)
 				end(pod.Name, pod.MAC, pod.MTU)
-				m.u32(unix.IFLA_NET_NS_FD, uint32(podNS))
+				if podNS >= 0 {
+					m.u32(unix.IFLA_NET_NS_FD, uint32(podNS))
+				}
 			})
 		})
 	})

@@ -23,6 +23,7 @@ type Call struct {
 	args        rawjson.Object
 	Config      []byte         // stdin, whole
 	Keys        rawjson.Object // the same, taken apart
+	mistakes    []error        // in keys that not every verb needs
 }
 
 // Network is the part of a plugin's configuration that means the same to every plugin.
@@ -90,38 +91,60 @@ func parseCall(env func(string) string, stdin []byte) (c *Call, err error) {
 		return c, err
 	}
 	if !isName(c.Net.Name) {
-		return c, Errorf(CodeInvalidConfig, "name: %q is not a network name", c.Net.Name)
+		err := fmt.Errorf("name: %q is not a network name", c.Net.Name)
+		return c, Errorf(CodeInvalidConfig, "%w", errors.Join(append([]error{err}, c.mistakes...)...))
 	}
 	if prev := c.Keys.Get("prevResult"); !prev.IsNull() {
 		if c.Net.PrevResult, err = ParseResult(prev); err != nil {
-			return c, Errorf(CodeDecode, "prevResult: %w", err)
+			c.mistakes = append(c.mistakes, fmt.Errorf("prevResult: %w", err))
 		}
 	}
 	return c, nil
 }
 
-// ReadConfig reads a plugin's network configuration into Keys and, but for PrevResult, Net.
+// ReadConfig reads a plugin's network configuration into Keys and, but for PrevResult, Net. What every verb needs must be
+// right; other mistakes are kept for sound.
 func (c *Call) ReadConfig(text []byte) (err error) {
 	c.Config = text
 	if c.Keys, err = rawjson.ParseObject(text); err != nil {
 		return Errorf(CodeDecode, "parse network configuration: %w", err)
 	}
+	vital := c.Keys.Read("", []rawjson.Field{
+		{Key: "cniVersion", Into: &c.Net.CNIVersion}, {Key: "name", Into: &c.Net.Name}, {Key: "cni.dev/valid-attachments", Into: &c.Net.Valid},
+	})
 	var args rawjson.Value
-	for name, into := range map[string]any{
-		"cniVersion": &c.Net.CNIVersion, "name": &c.Net.Name, "type": &c.Net.Type, "dns": &c.Net.DNS,
-		"cni.dev/valid-attachments": &c.Net.Valid, "args": &args,
-	} {
-		if err := c.Keys.Get(name).Decode(into); err != nil {
-			return Errorf(CodeDecode, "parse network configuration: %s: %w", name, err)
-		}
-	}
+	c.mistake(c.Keys.Read("", []rawjson.Field{{Key: "type", Into: &c.Net.Type}, {Key: "dns", Into: &c.Net.DNS}, {Key: "args", Into: &args}}))
 	if c.runtime, err = c.Keys.Get("runtimeConfig").Object(); err != nil {
-		return Errorf(CodeDecode, "parse network configuration: runtimeConfig: %w", err)
+		c.mistake(fmt.Errorf("runtimeConfig: %w", err))
 	}
 	if o, err := args.Object(); err == nil { // args may be anything that others have agreed on
 		c.args, _ = o.Get("cni").Object()
 	}
+	if vital != nil {
+		return Errorf(CodeInvalidConfig, "%w", errors.Join(append([]error{vital}, c.mistakes...)...))
+	}
 	return nil
+}
+
+func (c *Call) mistake(err error) {
+	if err != nil {
+		c.mistakes = append(c.mistakes, err)
+	}
+}
+
+// sound reports the mistakes in the keys that mean the same to every plugin, and with them those in the plugin's own.
+// DEL and GC pass over them: what has been made must be removable, whatever the configuration says by now.
+func (c *Call) sound(v Verbs) error {
+	if len(c.mistakes) == 0 || c.Command == "DEL" || c.Command == "GC" {
+		return nil
+	}
+	all := c.mistakes
+	if v.Problems != nil {
+		if err := v.Problems(c); err != nil {
+			all = append(all, err)
+		}
+	}
+	return Errorf(CodeInvalidConfig, "%w", errors.Join(all...))
 }
 
 func (c *Call) checkEnv() error {

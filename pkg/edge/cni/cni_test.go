@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -120,7 +122,7 @@ func TestCallsAreRefusedWithTheRightCode(t *testing.T) {
 		{"a network name that leaves its directory", env("ADD"), `{"cniVersion":"1.0.0","name":"../net"}`, CodeInvalidConfig, `"../net"`},
 		{"CHECK before there was CHECK", env("CHECK"), `{"cniVersion":"0.3.1","name":"net"}`, CodeIncompatibleVersion, "CHECK"},
 		{"GC before there was GC", env("GC"), `{"cniVersion":"1.0.0","name":"net"}`, CodeIncompatibleVersion, "GC"},
-		{"a broken prevResult", env("ADD"), `{"cniVersion":"1.0.0","name":"net","prevResult":{"cniVersion":"9"}}`, CodeDecode, "prevResult"},
+		{"a broken prevResult", env("ADD"), `{"cniVersion":"1.0.0","name":"net","prevResult":{"cniVersion":"9"}}`, CodeInvalidConfig, "prevResult"},
 		{"a verb that fails with a code", env("DEL"), ok, CodeNoAddress, "pool: taken"},
 		{"a verb that fails without one", env("GC"), ok, CodeInternal, "boom"},
 	}
@@ -177,6 +179,69 @@ func TestWhatRuntimesReallySend(t *testing.T) {
 				t.Errorf("exit %d, said %q", exit, out)
 			}
 		})
+	}
+}
+
+// TestMistakesOfAllKeysAtOnce: those in the keys of the specification and those in the plugin's own, in plain words. DEL
+// and GC go on where they can, because what has been made must be removable whatever the configuration says today.
+func TestMistakesOfAllKeysAtOnce(t *testing.T) {
+	const config = `{"cniVersion":"1.1.0","name":"net","type":5,"dns":[],"runtimeConfig":"x","prevResult":{"cniVersion":"9"}`
+	done := 0
+	verbs := Verbs{
+		Add: func(*Call) (*Result, error) { done++; return nil, nil }, Check: func(*Call) error { done++; return nil },
+		Status: func(*Call) error { done++; return nil }, GC: func(*Call) error { return nil },
+		Del:      func(*Call) error { return nil },
+		Problems: func(*Call) error { return errors.New("mtu: \"1500\" is not a number") },
+	}
+	for _, command := range []string{"ADD", "CHECK", "STATUS"} {
+		_, out := plugin(env(command), config+"}", verbs)
+		var e types.Error
+		if err := json.Unmarshal([]byte(out), &e); err != nil {
+			t.Fatal(err)
+		}
+		lines := strings.Split(e.Msg, "\n")
+		want := []string{"type: 5 is not a text", "dns: ", "runtimeConfig: \"x\" is not an object", "prevResult: ", "mtu: \"1500\" is not a number"}
+		if e.Code != uint(CodeInvalidConfig) || len(lines) != len(want) {
+			t.Fatalf("%s: code %d, %q", command, e.Code, lines)
+		}
+		for i := range want {
+			if !strings.HasPrefix(lines[i], want[i]) {
+				t.Errorf("%s: line %d is %q, want %q", command, i, lines[i], want[i])
+			}
+		}
+	}
+	if done != 0 {
+		t.Errorf("%d verbs ran in spite of the mistakes", done)
+	}
+	for _, command := range []string{"DEL", "GC"} {
+		if exit, out := plugin(env(command), config+"}", verbs); exit != 0 {
+			t.Errorf("%s: %s", command, out)
+		}
+	}
+	for _, command := range []string{"DEL", "GC"} { // without these it would take the wrong things for garbage
+		for _, vital := range []string{`"cni.dev/valid-attachments":{}`, `"name":7`} {
+			if exit, out := plugin(env(command), strings.Replace(config, `"name":"net"`, vital, 1)+"}", verbs); exit == 0 {
+				t.Errorf("%s with %s: went on: %s", command, vital, out)
+			}
+		}
+	}
+}
+
+func TestResolvConf(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "resolv.conf")
+	if err := os.WriteFile(path, []byte("# x\nnameserver 10.0.0.53\nnameserver\n nameserver fd00::53\ndomain a.test\nsearch a.test b.test\noptions ndots:5 rotate\nsortlist x\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	got, err := ReadResolvConf(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := DNS{Nameservers: []string{"10.0.0.53", "fd00::53"}, Domain: "a.test", Search: []string{"a.test", "b.test"}, Options: []string{"ndots:5", "rotate"}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if _, err := ReadResolvConf(path + "x"); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a file that is not there: %v", err)
 	}
 }
 

@@ -17,6 +17,9 @@ import (
 type Verbs struct {
 	Add                    func(*Call) (*Result, error)
 	Check, Del, GC, Status func(*Call) error
+	// Problems says what is wrong with the plugin's own keys, and changes nothing. It may be nil. It is asked only when
+	// something else is wrong with the configuration, so that a person gets to see everything at once.
+	Problems func(*Call) error
 }
 
 // Main runs the verb that the environment asks for and exits: 0, or 1 with the error object on stdout.
@@ -51,6 +54,9 @@ func run(name string, v Verbs, env func(string) string, stdin io.Reader, stdout,
 	}
 	call, err := parseCall(env, in.Bytes())
 	var result *Result
+	if err == nil {
+		err = call.sound(v)
+	}
 	if err == nil {
 		result, err = v.do(call)
 	}

@@ -23,6 +23,7 @@ import (
 // TestMain makes the test binary be the plugin when a runtime calls it: the tests run the real process.
 func TestMain(m *testing.M) {
 	if os.Getenv("CNI_COMMAND") != "" {
+		recordDir = os.Getenv("PORTAL_TEST_RECORDS") // each world's own, as each node has its /run
 		main()
 		return
 	}
@@ -35,13 +36,14 @@ type world struct {
 	node, out          *netns.Handle
 	pods               map[string]*netns.Handle
 	more, network, cni string
+	records            string
 }
 
 var addrs = map[string]string{"web": "10.10.10.2", "other": "10.10.10.3"}
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, node: nstest.New(t), out: nstest.New(t), pods: map[string]*netns.Handle{}, network: "net", cni: "1.1.0"}
+	w := &world{t: t, node: nstest.New(t), out: nstest.New(t), pods: map[string]*netns.Handle{}, network: "net", cni: "1.1.0", records: filepath.Join(t.TempDir(), "hostports")}
 	nstest.Veth(t, w.node, "ens18", "10.20.30.62/24", w.out, "eth0", "10.20.30.1/24")
 	nstest.Sh(t, w.node, `ip link add docker0 type bridge; ip addr add 10.10.10.1/24 dev docker0; ip link set docker0 up
 		echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/bridge/bridge-nf-call-iptables`)
@@ -136,21 +138,34 @@ func prev(cniVersion, pod string) string {
 // call runs the plugin on the node and returns its exit code and output.
 func (w *world) call(command, pod, config string) (int, string) {
 	w.t.Helper()
-	self, err := os.Executable()
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	stdin := fmt.Sprintf(`{"cniVersion":%q,"name":%q,"type":"portal"%s%s}`, w.cni, w.network, config, w.more)
-	cmd := exec.Command(self)
-	cmd.Env = []string{"CNI_COMMAND=" + command, "CNI_CONTAINERID=id-" + strings.ReplaceAll(pod, "/", "-"), "CNI_IFNAME=eth0", "CNI_NETNS=" + w.netns(command, strings.Split(pod, "/")[0]), "CNI_PATH=/none"}
-	cmd.Stdin = strings.NewReader(stdin)
+	cmd := exec.Command(w.self())
+	cmd.Env = w.env(command, pod)
+	cmd.Stdin = strings.NewReader(w.stdin(config))
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, os.Stderr
-	err = w.node.Do(cmd.Run)
+	err := w.node.Do(cmd.Run)
 	if cmd.ProcessState == nil {
 		w.t.Fatal(err)
 	}
 	return cmd.ProcessState.ExitCode(), strings.ReplaceAll(out.String(), `\u003e`, ">") // as a JSON reader sees it
+}
+
+func (w *world) self() string {
+	w.t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return self
+}
+
+func (w *world) stdin(config string) string {
+	return fmt.Sprintf(`{"cniVersion":%q,"name":%q,"type":"portal"%s%s}`, w.cni, w.network, config, w.more)
+}
+
+func (w *world) env(command, pod string) []string {
+	return []string{"CNI_COMMAND=" + command, "CNI_CONTAINERID=id-" + strings.ReplaceAll(pod, "/", "-"), "CNI_IFNAME=eth0",
+		"CNI_NETNS=" + w.netns(command, strings.Split(pod, "/")[0]), "CNI_PATH=/none", "PORTAL_TEST_RECORDS=" + w.records}
 }
 
 func (w *world) netns(command, pod string) string {
@@ -303,6 +318,14 @@ func TestAddMendsTheTable(t *testing.T) {
 		"a rule was added":       "nft insert rule ip l3edge_hostports prerouting drop",
 		"the table was deleted":  "nft delete table ip l3edge_hostports",
 		"all was deleted":        "nft flush ruleset",
+		"a map is of another version": `nft -f - <<E
+delete table ip l3edge_hostports
+table ip l3edge_hostports {
+	map anyip { type inet_service : ipv4_addr; elements = { 8080 : 10.10.10.3 } }
+}
+E`,
+		"a map is of another version, behind the rules of this one": `nft list table ip l3edge_hostports > $$.nft && nft delete table ip l3edge_hostports
+			sed -i '/^\tset self/,/^\t}/s/type .*/type ipv4_addr . inet_service/; /^\tset self/,/^\t}/{/elements/d}; /@self/d' $$.nft; nft -f $$.nft; rm $$.nft`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -312,22 +335,24 @@ func TestAddMendsTheTable(t *testing.T) {
 			if got := w.ask(w.out, "tcp", "10.20.30.62:80"); got != "web 10.20.30.1" {
 				t.Errorf("the new pod's port: %q", got)
 			}
+			if got := w.ask(w.out, "tcp", "10.20.30.62:8080"); got != "other 10.20.30.1" {
+				t.Errorf("the port of a pod from before: %q", got)
+			}
 			w.must("CHECK", "web", ports(web80)+withPrev("web"))
+			w.must("CHECK", "other", ports(`{"hostPort":8080,"containerPort":80}`)+withPrev("other"))
 		})
 	}
 }
 
-func TestStatusAsksPortald(t *testing.T) {
-	w := newWorld(t)
-	sock := filepath.Join(t.TempDir(), "portald.sock")
-	w.more = fmt.Sprintf(`,"portaldSocket":%q`, sock)
-	w.must("STATUS", "", "")
+// answer makes a portald at the socket that answers one request after the other.
+func answer(t *testing.T, sock string, answers ...string) {
+	t.Helper()
 	l, err := net.Listen("unix", sock)
 	if err != nil {
 		t.Fatal(err)
 	}
-	answers := []string{"503 Service Unavailable\r\n\r\nnothing programmed yet\n", "200 OK\r\n\r\nok\n"}
 	go func() {
+		defer l.Close()
 		for _, a := range answers {
 			c, err := l.Accept()
 			if err != nil {
@@ -338,12 +363,52 @@ func TestStatusAsksPortald(t *testing.T) {
 			c.Close()
 		}
 	}()
-	code, out := w.call("STATUS", "", "")
-	var e struct{ Code int }
-	if err := json.Unmarshal([]byte(out), &e); code == 0 || err != nil || e.Code != 50 || !strings.Contains(out, "nothing programmed yet") {
-		t.Errorf("while portald has not synced: %d %s", code, out)
+}
+
+const (
+	unsynced = "503 Service Unavailable\r\n\r\nnothing programmed yet\n"
+	healthy  = "200 OK\r\n\r\nok\n"
+)
+
+func TestStatusAsksPortald(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		named   bool // the configuration names portald's socket
+		answers []string
+		prepare string // on the node
+		want    string // of the error 50; none: ready
+	}{
+		{"a portald that has not synced", true, []string{unsynced}, "", "nothing programmed yet"},
+		{"a portald that has", true, []string{healthy}, "", ""},
+		{"none, where one is expected: the node has just started", true, nil, "", "no portald answers"},
+		{"none where one is expected, which has programmed services before", true, nil, "nft add table ip l3edge", ""},
+		{"none, where nobody expects one", false, nil, "", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			if tt.prepare != "" {
+				nstest.Sh(t, w.node, tt.prepare)
+			}
+			sock := filepath.Join(t.TempDir(), "portald.sock")
+			if tt.named {
+				w.more = fmt.Sprintf(`,"portaldSocket":%q`, sock)
+			}
+			if tt.answers != nil {
+				answer(t, sock, tt.answers...)
+			}
+			code, out := w.call("STATUS", "", "")
+			if tt.want == "" {
+				if code != 0 {
+					t.Errorf("%d %s, want ready", code, out)
+				}
+				return
+			}
+			var e struct{ Code int }
+			if err := json.Unmarshal([]byte(out), &e); code == 0 || err != nil || e.Code != 50 || !strings.Contains(out, tt.want) {
+				t.Errorf("%d %s, want error 50, %s", code, out, tt.want)
+			}
+		})
 	}
-	w.must("STATUS", "", "")
 }
 
 func TestBadRequests(t *testing.T) {

@@ -4,33 +4,39 @@ package main
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/l3edge/l3edge/pkg/core/mark"
 	"github.com/l3edge/l3edge/pkg/edge/cni"
+	"github.com/l3edge/l3edge/pkg/edge/nft"
 )
 
-// portald is the socket to ask, by the configuration's key portaldSocket.
-func portald(c *cni.Call) (string, error) {
-	conf := struct {
-		Socket string `json:"portaldSocket"`
-	}{mark.PortaldSocket}
-	if err := json.Unmarshal(c.Config, &conf); err != nil {
-		return "", cni.Errorf(cni.CodeDecode, "read configuration: %w", err)
+// portald is the socket to ask. Where the configuration names it by portaldSocket, a portald is expected on this node.
+func portald(c *cni.Call) (socket string, expected bool, err error) {
+	if err := c.Keys.Get("portaldSocket").Decode(&socket); err != nil {
+		return "", false, cni.Errorf(cni.CodeDecode, "portaldSocket: %w", err)
 	}
-	return conf.Socket, nil
+	if socket == "" {
+		return mark.PortaldSocket, false, nil
+	}
+	return socket, true, nil
 }
 
-// services asks a portald that runs whether services are in force: until they are, the node should not be given pods.
-// No portald, or one that is just being restarted, is no reason to hold pods back: the kernel answers without it.
-// It speaks HTTP by hand, because net/http would cost every ADD its start.
-func services(socket string) error {
+// services asks portald whether services are in force: until they are, the node should not be given pods. Where none
+// answers it is no reason to hold pods back if nobody expects one, or if it has programmed the kernel before, which then
+// answers without it. It speaks HTTP by hand, because net/http would cost every ADD its start.
+func services(h *nft.HostPorts, socket string, expected bool) error {
 	answer, err := ask(socket, "GET /healthz HTTP/1.0\r\n\r\n")
 	if err != nil {
-		return nil //nolint:nilerr // nobody there
+		if !expected {
+			return nil
+		}
+		if stand, serr := h.ServicesStand(); serr != nil || stand {
+			return serr
+		}
+		return cni.Errorf(cni.CodeNotAvailable, "no portald answers at %s, and none has since the node started: %w", socket, err)
 	}
 	head, body, _ := bytes.Cut(answer, []byte("\r\n\r\n"))
 	if bytes.HasPrefix(head, []byte("HTTP/1.")) && !bytes.Contains(head[:min(len(head), 12)], []byte(" 200")) {

@@ -28,7 +28,13 @@ func with(f func(*nft.HostPorts) error) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(f(h), h.Close(leave))
+	h.Saved = saved
+	recent := recentRemoval()
+	err = f(h)
+	if h.Removed() {
+		noteRemoval()
+	}
+	return errors.Join(err, h.Close(recent, leave))
 }
 
 // linger outlasts what the kernel does after a removal: some ten milliseconds, more when the machine is busy.
@@ -103,8 +109,11 @@ func del(c *cni.Call) error {
 func release(network string, a cni.Attachment) error {
 	path := recordPath(network, a)
 	ms, err := readRecord(path)
-	if err != nil || ms == nil {
+	if err != nil {
 		return err
+	}
+	if ms == nil {
+		return removeRecord(path) // an unfinished one
 	}
 	err = with(func(h *nft.HostPorts) error {
 		if err := h.Remove(holder(network, a), ms); err != nil {
@@ -160,7 +169,7 @@ func gc(c *cni.Call) error {
 		return fmt.Errorf("read host port records: %w", err)
 	}
 	for _, e := range list {
-		id, ifName, ok := strings.Cut(e.Name(), ":")
+		id, ifName, ok := strings.Cut(strings.TrimPrefix(e.Name(), "."), ":")
 		if a := (cni.Attachment{ContainerID: id, IfName: ifName}); ok && !keep[holder(c.Net.Name, a)] {
 			errs = append(errs, release(c.Net.Name, a))
 		}
@@ -172,7 +181,8 @@ func gc(c *cni.Call) error {
 		}
 		for _, held := range all {
 			if strings.HasPrefix(held.Holder, c.Net.Name+"/") && !keep[held.Holder] {
-				errs = append(errs, h.Remove(held.Holder, []nft.Mapping{held.Mapping}))
+				ms := []nft.Mapping{held.Mapping}
+				errs = append(errs, h.Remove(held.Holder, ms), forgetOrphans(h, ms))
 			}
 		}
 		return nil
@@ -182,12 +192,14 @@ func gc(c *cni.Call) error {
 
 // status says whether an ADD would work, and whether services do.
 func status(c *cni.Call) error {
-	socket, err := portald(c)
+	socket, expected, err := portald(c)
 	if err != nil {
 		return err
 	}
-	if err := with(func(h *nft.HostPorts) error { return h.Ensure(true, false) }); err != nil {
-		return cni.Errorf(cni.CodeNotAvailable, "%w", err)
-	}
-	return services(socket)
+	return with(func(h *nft.HostPorts) error {
+		if err := h.Ensure(true, false); err != nil {
+			return cni.Errorf(cni.CodeNotAvailable, "%w", err)
+		}
+		return services(h, socket, expected)
+	})
 }

@@ -70,6 +70,11 @@ func hostPorts(f *family) *table {
 		nat(dial, f.dial(firstReg), "hostip"),
 		nat("meta l4proto . th dport", one(metaL4Proto(firstReg), payload(2, 2, 2, firstReg+1)), "anyip"),
 	}
+	out := rules
+	if f == ip6 { // an answer to ::1 would never arrive: no other packet may carry that address, and there is no route_localnet
+		loopback := append(make([]byte, 15), 1)
+		out = append([]rule{{"ip6 daddr ::1 return", one(f.daddr(firstReg), compare(firstReg, 0, loopback), verdict(verdictReturn, ""))}}, rules...)
+	}
 	post := []rule{
 		{"ct status ! dnat return", one(ct(ctStatus, firstReg), bits(firstReg, 0x20), compare(firstReg, 0, native(0)), verdict(verdictReturn, ""))},
 		{fmt.Sprintf("%s saddr . %s daddr @self masquerade fully-random", f.ip, f.ip), one(
@@ -77,7 +82,7 @@ func hostPorts(f *family) *table {
 	}
 	chains := []chain{
 		{name: "prerouting", kind: "nat", hook: hookPrerouting, priority: -101, rules: rules},
-		{name: "output", kind: "nat", hook: hookOutput, priority: -101, rules: rules},
+		{name: "output", kind: "nat", hook: hookOutput, priority: -101, rules: out},
 	}
 	if f == ip4 {
 		post = append(post, rule{"ip saddr 127.0.0.0/8 masquerade fully-random", one(payload(1, f.src, 1, firstReg), compare(firstReg, 0, []byte{127}), masquerade())})
@@ -96,8 +101,25 @@ func hostPorts(f *family) *table {
 
 // HostPorts keeps the tables "l3edge_hostports" of one network namespace.
 type HostPorts struct {
+	// Saved, unless nil, tells what was in a table that is gone or has another version's shape, so that it is made anew
+	// with the ports of all. Of two that have the same port the first gets it.
+	Saved func() []Held
+
 	c       *conn
 	removed bool // ports, through this socket
+	known   [2]*table
+}
+
+// table is the family's; it is put together once.
+func (h *HostPorts) table(f *family) *table {
+	i := 0
+	if f == ip6 {
+		i = 1
+	}
+	if h.known[i] == nil {
+		h.known[i] = hostPorts(f)
+	}
+	return h.known[i]
 }
 
 // OpenHostPorts opens the namespace of the calling thread.
@@ -112,62 +134,19 @@ func OpenHostPorts() (*HostPorts, error) {
 // Fd is the nfnetlink socket, for others to use between two calls.
 func (h *HostPorts) Fd() int { return h.c.fd }
 
-// Close lets go of the socket. What is programmed stays. After a removal, closing takes some ten milliseconds: the ports
-// are gone already, but the kernel frees their memory first (nft_rcv_nl_event). Then leave, unless nil, is asked before to
-// have another process hold the socket open meanwhile; when it fails, Close waits.
-func (h *HostPorts) Close(leave func(fd int) error) error {
-	if h.removed && leave != nil {
+// Close lets go of the socket. What is programmed stays. While the kernel has yet to free what anybody removed, closing
+// takes some ten milliseconds (nft_rcv_nl_event); the removal itself is in force already. Then leave, unless nil, is asked
+// before to have another process hold the socket open meanwhile; when it fails, Close waits. Recent says that there was a
+// removal lately by another socket.
+func (h *HostPorts) Close(recent bool, leave func(fd int) error) error {
+	if (h.removed || recent) && leave != nil {
 		_ = leave(h.c.fd)
 	}
 	return h.c.close()
 }
 
-// Ensure makes the tables of the families, as far as they are not there and right. Elements stay.
-func (h *HostPorts) Ensure(v4, v6 bool) error {
-	var b batch
-	for _, f := range families(v4, v6) {
-		t := hostPorts(f)
-		if err := h.c.mend(t, &b); err != nil {
-			return fmt.Errorf("table %s %s: %w", f.name, t.name, err)
-		}
-	}
-	if err := h.c.commit(&b); err != nil {
-		return fmt.Errorf("make table %s: %w", mark.TableHostPorts, err)
-	}
-	return nil
-}
-
-// ensureRules is Ensure by a look at the rules of our tables alone: there is no rule without its chain and the sets it
-// looks into. The kernel lists chains only all together, and a node may have ten thousand of others.
-func (h *HostPorts) ensureRules(v4, v6 bool) error {
-	for _, f := range families(v4, v6) {
-		t := hostPorts(f)
-		rules, err := h.c.rules(t)
-		if err != nil {
-			return fmt.Errorf("table %s %s: %w", f.name, t.name, err)
-		}
-		if slices.ContainsFunc(t.chains, func(ch chain) bool { return !ch.holds(rules[ch.name]) }) {
-			return h.Ensure(v4, v6)
-		}
-	}
-	return nil
-}
-
-// Check reports that the rules which lead to these ports are not all there and right. It changes nothing.
-func (h *HostPorts) Check(ms []Mapping) error {
-	v4, v6 := wants(ms)
-	for _, f := range families(v4, v6) {
-		var b batch
-		t := hostPorts(f)
-		if err := h.c.mend(t, &b); err != nil {
-			return err
-		}
-		if b.n > 0 {
-			return fmt.Errorf("table %s %s: its rules are gone or it has been changed", f.name, t.name)
-		}
-	}
-	return nil
-}
+// Removed reports that ports have been taken away through this socket.
+func (h *HostPorts) Removed() bool { return h.removed }
 
 func wants(ms []Mapping) (v4, v6 bool) {
 	for _, m := range ms {
@@ -188,12 +167,32 @@ func families(v4, v6 bool) []*family {
 }
 
 // Add leads all of the ports to their pods, or none. What the holder has already may be added again; a port that
-// another holds is a *Conflict.
+// another holds is a *Conflict. Where a table's rules are not right or a set has another shape, the tables are mended.
 func (h *HostPorts) Add(holder string, ms []Mapping) error {
 	v4, v6 := wants(ms)
 	if err := h.ensureRules(v4, v6); err != nil {
 		return err
 	}
+	var b batch
+	for _, m := range ms {
+		h.put(&b, msgNewSetElem, flagCreate|flagExcl, m, holder)
+		h.putSelf(&b, msgNewSetElem, flagCreate, m.To.Addr())
+	}
+	err := h.c.commit(&b)
+	if err == nil || errors.Is(err, errUnknown) {
+		return wrapAdd(err)
+	}
+	// Some of it is there already, or a set is not as it should be although the rules are.
+	if !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.EBUSY) {
+		if err := h.Ensure(v4, v6); err != nil {
+			return err
+		}
+	}
+	return h.addMissing(holder, ms)
+}
+
+// addMissing is Add for ports that may be there: it looks each of them up before.
+func (h *HostPorts) addMissing(holder string, ms []Mapping) error {
 	var b batch
 	for _, m := range ms {
 		held, ok, err := h.Holder(m)
@@ -205,9 +204,7 @@ func (h *HostPorts) Add(holder string, ms []Mapping) error {
 		case !ok:
 			h.put(&b, msgNewSetElem, flagCreate|flagExcl, m, holder)
 		}
-		self := m.To.Addr()
-		hostPorts(family4(self)).list(&b, msgNewSetElem, flagCreate, []change{{elemKey: elemKey{set: setSelf, key: addrKey(self) + addrKey(self)}, has: true}},
-			func(change) (string, bool) { return "", true })
+		h.putSelf(&b, msgNewSetElem, flagCreate, m.To.Addr())
 	}
 	err := h.c.commit(&b)
 	if errors.Is(err, unix.EEXIST) || errors.Is(err, unix.EBUSY) { // somebody was faster
@@ -217,14 +214,34 @@ func (h *HostPorts) Add(holder string, ms []Mapping) error {
 			}
 		}
 	}
+	return wrapAdd(err)
+}
+
+func wrapAdd(err error) error {
 	if err != nil {
 		return fmt.Errorf("add host ports: %w", err)
 	}
 	return nil
 }
 
+// putSelf adds or removes a pod of those that may reach themselves through the node.
+func (h *HostPorts) putSelf(b *batch, typ, flags uint16, pod netip.Addr) {
+	h.element(b, typ, flags, family4(pod), elemKey{set: setSelf, key: addrKey(pod) + addrKey(pod)}, "", "")
+}
+
 // Remove takes away those of the ports that the holder has. It succeeds when there is nothing left to take.
 func (h *HostPorts) Remove(holder string, ms []Mapping) error {
+	err := h.remove(holder, ms)
+	if err == nil || errors.Is(err, errUnknown) {
+		return err
+	}
+	if merr := h.Ensure(wants(ms)); merr != nil { // perhaps the sets are those of another version
+		return errors.Join(err, merr)
+	}
+	return h.remove(holder, ms)
+}
+
+func (h *HostPorts) remove(holder string, ms []Mapping) error {
 	var b, selves batch
 	seen := map[netip.Addr]bool{}
 	for _, m := range ms {
@@ -238,16 +255,23 @@ func (h *HostPorts) Remove(holder string, ms []Mapping) error {
 		h.put(&b, msgDelSetElem, 0, m, "")
 		if a := m.To.Addr(); !seen[a] {
 			seen[a] = true
-			hostPorts(family4(a)).list(&selves, msgDelSetElem, 0, []change{{elemKey: elemKey{set: setSelf, key: addrKey(a) + addrKey(a)}, had: true}},
-				func(change) (string, bool) { return "", true })
+			h.putSelf(&selves, msgDelSetElem, 0, a)
 		}
 	}
-	// In two transactions: a pod that others took out of the set already must not keep its ports alive.
-	h.removed = h.removed || b.n > 0
-	for _, t := range []*batch{&b, &selves} {
-		if err := h.c.commit(t); err != nil && !errors.Is(err, unix.ENOENT) {
-			return fmt.Errorf("remove host ports: %w", err)
-		}
+	if b.n == 0 {
+		return nil
+	}
+	h.removed = true
+	both := batch{e: enc{slices.Clone(b.e.b)}, last: b.last, n: b.n}
+	for a := range seen {
+		h.putSelf(&both, msgDelSetElem, 0, a)
+	}
+	err := h.c.commit(&both)
+	if errors.Is(err, unix.ENOENT) { // a pod that others took out of the set already must not keep its ports alive
+		err = errors.Join(ignore(h.c.commit(&b), unix.ENOENT), ignore(h.c.commit(&selves), unix.ENOENT))
+	}
+	if err != nil {
+		return fmt.Errorf("remove host ports: %w", err)
 	}
 	return nil
 }
@@ -256,7 +280,7 @@ func (h *HostPorts) Remove(holder string, ms []Mapping) error {
 func (h *HostPorts) List() ([]Held, error) {
 	var out []Held
 	for _, f := range families(true, true) {
-		t := hostPorts(f)
+		t := h.table(f)
 		for id := range t.sets[:setSelf] {
 			var part []Held
 			fill := func(e *enc) { e.str(attrElemsTable, t.name); e.str(attrElemsSet, t.sets[id].name) }
@@ -298,13 +322,16 @@ func (m Mapping) place() elemKey {
 }
 
 func (h *HostPorts) put(b *batch, typ, flags uint16, m Mapping, holder string) {
-	f := family4(m.To.Addr())
-	t, at := hostPorts(f), m.place()
+	h.element(b, typ, flags, family4(m.To.Addr()), m.place(), endpoint(m.To), holder)
+}
+
+func (h *HostPorts) element(b *batch, typ, flags uint16, f *family, at elemKey, value, note string) {
+	t := h.table(f)
 	b.msg(typ, flags, f.nf, func(e *enc) {
 		e.str(attrElemsTable, t.name)
 		e.str(attrElemsSet, t.sets[at.set].name)
 		end := e.nest(attrElemsList)
-		putNoted(e, t.sets[at.set], at, endpoint(m.To), holder)
+		putNoted(e, t.sets[at.set], at, value, note)
 		end()
 	})
 }
@@ -312,7 +339,7 @@ func (h *HostPorts) put(b *batch, typ, flags uint16, m Mapping, holder string) {
 // Holder looks up who has the port.
 func (h *HostPorts) Holder(m Mapping) (held Held, ok bool, err error) {
 	f := family4(m.To.Addr())
-	t, at := hostPorts(f), m.place()
+	t, at := h.table(f), m.place()
 	err = h.c.get(msgGetSetElem, f.nf, func(e *enc) {
 		e.str(attrElemsTable, t.name)
 		e.str(attrElemsSet, t.sets[at.set].name)

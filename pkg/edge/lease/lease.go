@@ -192,7 +192,7 @@ func (s *Store) open(name string, deadline time.Time) (*Lease, error) {
 			time.Sleep(time.Millisecond)
 		}
 		if err == nil {
-			err = errors.Join(l.stat(), l.read())
+			err = errors.Join(l.stat(), l.read(name))
 		}
 		if err != nil {
 			l.Close()

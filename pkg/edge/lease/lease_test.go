@@ -358,6 +358,38 @@ func BenchmarkAddAndDel(b *testing.B) {
 	}
 }
 
+// TestAFileThatSaysNothingIsItsOwnersStill: a store on a disk may come out of a power failure so.
+func TestAFileThatSaysNothingIsItsOwnersStill(t *testing.T) {
+	s := At(t.TempDir() + "/net")
+	pods := set(t, "10.0.0.0/30")
+	l := begin(t, s, "a")
+	next(t, l, pods)
+	l.Close()
+	for _, text := range []string{"", "{", "\x00\x00"} {
+		if err := os.WriteFile(s.path(owners, "a@eth0"), []byte(text), 0o600); err != nil { // in place: one inode with the address
+			t.Fatal(err)
+		}
+		found, err := s.Find(Owner{"a", "eth0"})
+		if err != nil {
+			t.Fatalf("%q: %v", text, err)
+		}
+		if held, err := found.Holds(nil); found.Owner != (Owner{"a", "eth0"}) || !found.Guarded || err != nil || len(held) != 1 {
+			t.Errorf("%q: %+v holds %v, %v", text, found.Record, held, err)
+		}
+		found.Close()
+	}
+	found, err := s.Find(Owner{"a", "eth0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := found.Release(nil); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := s.List(); err != nil || len(left) != 0 {
+		t.Errorf("after release: %v, %v", left, err)
+	}
+}
+
 func FuzzParseRecord(f *testing.F) {
 	f.Add(`{"containerID":"4ab0","ifname":"eth0","pod":"default/web","guarded":true}`)
 	f.Add("4ab0\r\neth0")

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -63,14 +64,17 @@ func (l *Lease) links() (int, error) {
 	return int(st.Nlink), nil
 }
 
-func (l *Lease) read() error {
+// read takes the record from the file called name. One that says nothing, as a power failure may leave it on a disk, is
+// its owner's all the same, whom the name tells; what else it said is taken for what needs most to be undone.
+func (l *Lease) read(name string) error {
 	buf := make([]byte, 4096)
 	n, err := unix.Pread(l.fd, buf, 0)
 	if err != nil {
 		return fmt.Errorf("read lease: %w", err)
 	}
 	if l.Record, err = parseRecord(buf[:n]); err != nil {
-		return fmt.Errorf("read lease: %w", err)
+		id, ifName, _ := strings.Cut(name, "@")
+		l.Record = Record{Owner: Owner{ContainerID: id, IfName: ifName}, Guarded: true}
 	}
 	return nil
 }

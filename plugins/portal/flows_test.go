@@ -33,56 +33,55 @@ func talk(t *testing.T, from *netns.Handle, at string) func() string {
 
 // TestFlowsFindTheNewPod: clients that never stop talking reach who has the port now, and others are left alone.
 func TestFlowsFindTheNewPod(t *testing.T) {
-	w := newWorld(t)
-	const dns = `{"hostPort":53,"containerPort":53,"protocol":"UDP"}`
-	w.must("ADD", "other/tcp", ports(`{"hostPort":8080,"containerPort":80}`)+withPrev("other")) // from here on the kernel remembers flows
-	client, passer := talk(t, w.out, "10.20.30.62:53"), talk(t, w.out, "10.10.10.3:53")
-	client() // nobody there: refused
-	if got := passer(); got != "other 10.20.30.1" {
-		t.Fatalf("a flow to a pod's own address: %q", got)
-	}
-	flows := func() (out []string) {
-		for line := range strings.Lines(nstest.Sh(t, w.node, "conntrack -L -p udp -o id 2>/dev/null")) {
-			f := strings.Fields(line)
-			if i := slices.IndexFunc(f, func(s string) bool { return strings.HasPrefix(s, "dst=") }); i >= 0 {
-				out = append(out, f[i]+" "+f[len(f)-1]) // with its number: a flow that was forgotten and came again has another
+	for _, tt := range []struct{ name, family, node, source, passed, hostIP string }{
+		{"IPv4, any address", "ipv4", "10.20.30.62", "10.20.30.1", "10.10.10.3", ""},
+		{"IPv4, one address", "ipv4", "10.20.30.62", "10.20.30.1", "10.10.10.3", `,"hostIP":"10.20.30.62"`},
+		{"IPv6, any address", "ipv6", "fd00:20::62", "fd00:20::1", "fd00:10::3", ""},
+		{"IPv6, one address", "ipv6", "fd00:20::62", "fd00:20::1", "fd00:10::3", `,"hostIP":"fd00:20::62"`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			dualStack(w)
+			both := func(pod string) string { return with6(pod, addrs[pod]+"/24", addrs6[pod]+"/64") }
+			dns := ports(`{"hostPort":53,"containerPort":53,"protocol":"UDP"` + tt.hostIP + `}`)
+			w.must("ADD", "other/tcp", ports(`{"hostPort":8080,"containerPort":80}`)+both("other")) // from here on the kernel remembers flows
+			client, passer := talk(t, w.out, net.JoinHostPort(tt.node, "53")), talk(t, w.out, net.JoinHostPort(tt.passed, "53"))
+			client() // nobody there: refused
+			if got := passer(); got != "other "+tt.source {
+				t.Fatalf("a flow to a pod's own address: %q", got)
 			}
-		}
-		slices.Sort(out)
-		return out
-	}
-	passing := func() string {
-		for _, f := range flows() {
-			if strings.HasPrefix(f, "dst=10.10.10.3 ") {
-				return f
+			flows := func(to string) (out []string) {
+				for line := range strings.Lines(nstest.Sh(t, w.node, "conntrack -L -p udp -o id -f "+tt.family+" 2>/dev/null")) {
+					f := strings.Fields(line)
+					if i := slices.IndexFunc(f, func(s string) bool { return strings.HasPrefix(s, "dst=") }); i >= 0 && f[i] == "dst="+to {
+						out = append(out, f[len(f)-1]) // its number: a flow that was forgotten and came again has another
+					}
+				}
+				return out
 			}
-		}
-		return "none"
-	}
-	before := passing()
-	if all := strings.Join(flows(), " "); !strings.Contains(all, "dst=10.20.30.62 ") || before == "none" {
-		t.Fatalf("the kernel does not remember the two flows: %s", all)
-	}
-	w.must("ADD", "web", ports(dns)+withPrev("web"))
-	if got := client(); got != "web 10.20.30.1" {
-		t.Errorf("a client from before the ADD: %q, want web", got)
-	}
-	w.must("ADD", "web", ports(dns)+withPrev("web")) // repeated
-	if got := client(); got != "web 10.20.30.1" {
-		t.Errorf("after a repeated ADD: %q, want web", got)
-	}
-	w.must("DEL", "web", "")
-	for _, f := range flows() {
-		if strings.HasPrefix(f, "dst=10.20.30.62 ") {
-			t.Errorf("DEL left the flow %s", f)
-		}
-	}
-	w.must("ADD", "other", ports(dns)+withPrev("other"))
-	if got := client(); got != "other 10.20.30.1" {
-		t.Errorf("after the port went to another pod: %q, want other", got)
-	}
-	if after := passing(); after != before {
-		t.Errorf("a flow to the same port of a pod's own address was %q, is %q: it was nobody's to end", before, after)
+			before := flows(tt.passed)
+			if len(flows(tt.node)) != 1 || len(before) != 1 {
+				t.Fatalf("the kernel does not remember the two flows: %q and %q", flows(tt.node), before)
+			}
+			for _, step := range []struct{ what, verb, pod, config, want string }{
+				{"a client from before the ADD", "ADD", "web", dns + both("web"), "web " + tt.source},
+				{"after a repeated ADD", "ADD", "web", dns + both("web"), "web " + tt.source},
+				{"after DEL", "DEL", "web", "", ""},
+				{"after the port went to another pod", "ADD", "other", dns + both("other"), "other " + tt.source},
+			} {
+				w.must(step.verb, step.pod, step.config)
+				if step.verb == "DEL" {
+					if left := flows(tt.node); len(left) > 0 {
+						t.Errorf("DEL left the flow %s", left)
+					}
+				} else if got := client(); got != step.want {
+					t.Errorf("%s: %q, want %q", step.what, got, step.want)
+				}
+			}
+			if after := flows(tt.passed); !slices.Equal(after, before) {
+				t.Errorf("a flow to the same port of a pod's own address was %q, is %q: it was nobody's to end", before, after)
+			}
+		})
 	}
 }
 

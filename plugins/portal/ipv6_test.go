@@ -64,6 +64,7 @@ func TestHostPortsOverIPv6(t *testing.T) {
 		{"from another pod of the node", w.pods["other"], "tcp", "[fd00:20::62]:80", "web fd00:10::3"},
 		{"from the node itself", w.node, "tcp", "[fd00:20::62]:80", "web fd00:20::62"},
 		{"from the pod itself, another source because the pod could not answer its own", w.pods["web"], "tcp", "[fd00:20::62]:80", "web fd00:10::1"},
+		{"not on ::1, at once", w.node, "tcp", "[::1]:80", "dial tcp [::1]:80: connect: connection refused"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if got := w.ask(tt.from, tt.network, tt.at); got != tt.want {

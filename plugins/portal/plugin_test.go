@@ -272,6 +272,40 @@ func TestConflicts(t *testing.T) {
 	}
 }
 
+// TestOnePortForManyPods: what may stand side by side, and whose name is said where it may not.
+func TestOnePortForManyPods(t *testing.T) {
+	const any80 = "taken by net/id-web/eth0 for 10.10.10.2:80"
+	for _, tt := range []struct{ name, first, second, want string }{
+		{"the same port", `"hostPort":80`, `"hostPort":80`, "hostPort TCP 0.0.0.0:80 is " + any80},
+		{"the same port, of the other family too", `"hostPort":80`, `"hostPort":80,"hostIP":"::"`, "hostPort TCP [::]:80 is taken by net/id-web/eth0 for [fd00:10::2]:80"},
+		{"the same port of one address", `"hostPort":80,"hostIP":"10.20.30.62"`, `"hostPort":80,"hostIP":"10.20.30.62"`, "hostPort TCP 10.20.30.62:80 is " + any80},
+		{"the same port of one IPv6 address", `"hostPort":80,"hostIP":"fd00:20::62"`, `"hostPort":80,"hostIP":"fd00:20::62"`, "hostPort TCP [fd00:20::62]:80 is taken by net/id-web/eth0 for [fd00:10::2]:80"},
+		{"one address beside all others", `"hostPort":80`, `"hostPort":80,"hostIP":"10.20.30.62"`, ""},
+		{"one IPv6 address beside all others", `"hostPort":80`, `"hostPort":80,"hostIP":"fd00:20::62"`, ""},
+		{"two addresses", `"hostPort":80,"hostIP":"10.20.30.62"`, `"hostPort":80,"hostIP":"10.10.10.1"`, ""},
+		{"two families", `"hostPort":80,"hostIP":"0.0.0.0"`, `"hostPort":80,"hostIP":"::"`, ""},
+		{"two protocols", `"hostPort":80`, `"hostPort":80,"protocol":"udp"`, ""},
+		{"TCP and SCTP", `"hostPort":80`, `"hostPort":80,"protocol":"sctp"`, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			w := newWorld(t)
+			both := func(pod string) string { return with6(pod, addrs[pod]+"/24", addrs6[pod]+"/64") }
+			first, second := ports("{"+tt.first+`,"containerPort":80}`)+both("web"), ports("{"+tt.second+`,"containerPort":80}`)+both("other")
+			w.must("ADD", "web", first)
+			code, out := w.call("ADD", "other", second)
+			switch {
+			case tt.want == "" && code != 0:
+				t.Errorf("%d %s, want both", code, out)
+			case tt.want != "" && (code == 0 || !strings.Contains(out, tt.want) || !strings.Contains(out, `"code":102`)):
+				t.Errorf("%d %s, want error 102, %s", code, out, tt.want)
+			}
+			w.must("CHECK", "web", first)
+			w.must("DEL", "other", second)
+			w.must("CHECK", "web", first)
+		})
+	}
+}
+
 func TestManyAtOnce(t *testing.T) {
 	w := newWorld(t)
 	var wg sync.WaitGroup

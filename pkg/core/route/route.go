@@ -12,10 +12,13 @@ import (
 	"strings"
 )
 
-// Via is one way to a prefix: the next hop that a peer named.
+// Via is one way to a prefix: the next hop that a peer named. Link-local addresses carry the link's name as their zone.
 type Via struct {
 	NextHop netip.Addr
 	Peer    netip.Addr // who told us
+	// Bandwidth is what the way can carry in bytes per second (link-bandwidth community); 0: not told. When it is told
+	// for all ways to a prefix, each gets traffic in proportion.
+	Bandwidth uint64
 }
 
 // Learned is a prefix with all best ways to it, of equal worth (multipath). None means that the prefix is gone.
@@ -27,8 +30,10 @@ type Learned struct {
 
 // NextHop is where the kernel sends packets: a gateway on a directly connected link.
 type NextHop struct {
-	Gateway netip.Addr
-	Link    int // interface index
+	Gateway netip.Addr // without zone
+	Link    int        // interface index
+	// Weight is the hop's share among those of an Entry, from 1 to MaxWeight; all are 0 when the shares are equal.
+	Weight int
 }
 
 // Entry is the forwarding decision for one prefix: one next hop, several of equal worth, or, with none, unreachable.
@@ -40,7 +45,7 @@ func (e Entry) Unreachable() bool { return len(e.Hops) == 0 }
 // Equal compares two entries; hops are sorted by construction.
 func (e Entry) Equal(o Entry) bool { return slices.Equal(e.Hops, o.Hops) }
 
-// String is "via 10.20.30.1", "via 10.20.30.1 10.20.30.2" or "unreachable".
+// String is "via 10.20.30.1", "via 10.20.30.1 10.20.30.2", "via 10.20.30.1*3 10.20.30.2*1" (by weight) or "unreachable".
 func (e Entry) String() string {
 	if e.Unreachable() {
 		return "unreachable"
@@ -49,12 +54,27 @@ func (e Entry) String() string {
 	b.WriteString("via")
 	for _, h := range e.Hops {
 		b.WriteString(" " + h.Gateway.String())
+		if h.Weight > 0 {
+			fmt.Fprintf(&b, "*%d", h.Weight)
+		}
 	}
 	return b.String()
 }
 
 // FIB is a forwarding table by prefix.
 type FIB map[netip.Prefix]Entry
+
+// Moved is an entry that became another, whatever the prefixes that have it.
+type Moved struct{ From, To Entry }
+
+// Move carries out moves on a table.
+func (f FIB) Move(moves []Moved) {
+	for p, e := range f {
+		if i := slices.IndexFunc(moves, func(m Moved) bool { return m.From.Equal(e) }); i >= 0 {
+			f[p] = moves[i].To
+		}
+	}
+}
 
 // Intent is a prefix that this node would announce, and whether its local proof holds.
 type Intent struct {
@@ -145,7 +165,7 @@ func Choose(pol Policy, res *Resolver, l Learned) (Entry, []Refused) {
 		return Entry{}, refused
 	}
 	if len(l.Via) == 1 { // by far the most frequent; the entry is shared
-		r := res.resolve(l.Via[0])
+		r := res.resolve(l.Prefix, l.Via[0])
 		if r.reason != "" {
 			return Entry{}, []Refused{{Prefix: l.Prefix, Peer: l.Via[0].Peer, Reason: r.reason}}
 		}
@@ -153,24 +173,17 @@ func Choose(pol Policy, res *Resolver, l Learned) (Entry, []Refused) {
 	}
 	var hops []NextHop
 	var refused []Refused
-	for _, v := range l.Via {
-		if r := res.resolve(v); r.reason == "" {
-			hops = append(hops, r.entry.Hops...)
+	weights := shares(l.Via)
+	for i, v := range l.Via {
+		if r := res.resolve(l.Prefix, v); r.reason == "" {
+			hop := r.entry.Hops[0]
+			hop.Weight = weights[i]
+			hops = append(hops, hop)
 		} else {
 			refused = append(refused, Refused{Prefix: l.Prefix, Peer: v.Peer, Reason: r.reason})
 		}
 	}
 	return NewEntry(hops...), refused
-}
-
-func compareHops(a, b NextHop) int {
-	return cmp.Or(a.Gateway.Compare(b.Gateway), cmp.Compare(a.Link, b.Link))
-}
-
-// NewEntry is an entry over hops in any order.
-func NewEntry(hops ...NextHop) Entry {
-	slices.SortFunc(hops, compareHops)
-	return Entry{Hops: slices.Compact(hops)}
 }
 
 // Op says what a Change does.

@@ -80,7 +80,7 @@ func TestComputePaths(t *testing.T) {
 		{
 			name: "without a link nothing can be reached", paths: []string{"10.10.20.0/24 10.20.30.63"},
 			change:  func(in *Input) { in.Topology.OnLink = nil },
-			refused: "10.10.20.0/24: next hop 10.20.30.63 is not on a connected link, nor is the peer\n",
+			refused: "10.10.20.0/24: next hop 10.20.30.63 is not on a connected link, nor is the peer, and no gateway leads there\n",
 		},
 		{
 			name: "one bad path does not spoil the good one", paths: []string{"10.10.20.0/24 127.0.0.1", "10.10.20.0/24 10.20.30.63"},
@@ -117,8 +117,8 @@ func TestComputePaths(t *testing.T) {
 
 func TestResolveNamesTheLongestLink(t *testing.T) {
 	topo := Topology{OnLink: []OnLink{{pfx("10.20.30.0/24"), 2}, {pfx("10.20.30.192/26"), 9}}}
-	hop, reason := topo.Resolve(Via{NextHop: addr("10.20.30.200")})
-	if want := (NextHop{addr("10.20.30.200"), 9}); hop != want || reason != "" {
+	hop, reason := topo.Resolve(pfx("10.10.20.0/24"), Via{NextHop: addr("10.20.30.200")})
+	if want := (NextHop{Gateway: addr("10.20.30.200"), Link: 9}); hop != want || reason != "" {
 		t.Errorf("got %v %q, want %v", hop, reason, want)
 	}
 }
@@ -144,7 +144,7 @@ func TestDiff(t *testing.T) {
 	via := func(gws ...string) Entry {
 		var hops []NextHop
 		for _, g := range gws {
-			hops = append(hops, NextHop{addr(g), 2})
+			hops = append(hops, NextHop{Gateway: addr(g), Link: 2})
 		}
 		return NewEntry(hops...)
 	}
@@ -158,7 +158,7 @@ func TestDiff(t *testing.T) {
 		pfx("10.10.20.0/24"): via("10.20.30.1"),
 		pfx("10.10.30.0/24"): via("10.20.30.1", "10.20.30.2"),
 		pfx("10.10.40.0/24"): via("10.20.30.1"),
-		pfx("10.10.50.0/24"): {Hops: []NextHop{{addr("10.20.30.1"), 7}}},
+		pfx("10.10.50.0/24"): {Hops: []NextHop{{Gateway: addr("10.20.30.1"), Link: 7}}},
 	}
 	want := `+ 10.10.10.0/24: unreachable
 ~ 10.10.20.0/24: via 10.20.30.1 -> via 10.20.30.63

@@ -5,14 +5,16 @@ package fib
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/l3edge/l3edge/pkg/core/mark"
 	"github.com/l3edge/l3edge/pkg/core/route"
 )
 
-// Table is our part of the main IPv4 table of one namespace. It is not safe for concurrent use, Watch aside.
+// Table is our part of the main tables, IPv4 and IPv6, of one namespace. It is not safe for concurrent use, Watch aside.
 type Table struct {
 	sock *socket
 	hops nexthops
@@ -35,24 +37,35 @@ func (t *Table) Read() (route.FIB, error) {
 	if err := t.hops.read(t.sock); err != nil {
 		return nil, fmt.Errorf("read nexthops: %w", err)
 	}
-	var out route.FIB
-	err := t.sock.dump(dumpRoutes(), func() { out = route.FIB{}; t.hops.forgetUse() }, func(typ uint16, body []byte) error {
+	out := route.FIB{}
+	t.hops.forgetUse()
+	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
+		if err := t.readFamily(family, out); err != nil {
+			return nil, fmt.Errorf("read routes: %w", err)
+		}
+	}
+	for _, e := range out {
+		t.hops.use(e, 1)
+	}
+	return out, nil
+}
+
+func (t *Table) readFamily(family byte, out route.FIB) error {
+	again := func() { maps.DeleteFunc(out, func(p netip.Prefix, _ route.Entry) bool { return isFamily(p, family) }) }
+	return t.sock.dump(dumpRoutes(family, mark.RouteRouted), again, func(typ uint16, body []byte) error {
 		s, ok := parseRoute(body)
-		if !ok || typ != unix.RTM_NEWROUTE || !s.ours() {
+		if !ok || typ != unix.RTM_NEWROUTE || !s.ours() || !isFamily(s.prefix, family) {
 			return nil
 		}
 		if e, ok := t.hops.entry(s.nexthop); ok {
 			s.entry = e
-			t.hops.use(e, 1)
 		}
 		out[s.prefix] = s.entry
 		return nil
 	})
-	if err != nil {
-		return nil, fmt.Errorf("read routes: %w", err)
-	}
-	return out, nil
 }
+
+func isFamily(p netip.Prefix, f byte) bool { return family(p.Addr()) == f }
 
 // Apply carries out a plan and returns the changes that the kernel refused; the others took effect. The plan's Old
 // entries must be what Read told or Apply did. An error means that the outcome is unknown: Read again.
@@ -105,6 +118,21 @@ func (t *Table) Apply(plan route.Plan) ([]route.Failure, error) {
 	return failures, nil
 }
 
+// Lose takes a gateway that has gone out of every entry that has another one: a message per set of next hops moves the
+// traffic, however many routes hang on it. Prefixes with no other way stay as they are. It returns what became of what;
+// nothing when the kernel has no nexthop objects. An error means that the outcome is unknown: Read again.
+func (t *Table) Lose(gateway netip.Addr) ([]route.Moved, error) {
+	if !t.hops.known || t.hops.absent {
+		return nil, nil
+	}
+	moved, err := t.hops.lose(t.sock, gateway)
+	if err != nil {
+		t.hops.known = false
+		return nil, fmt.Errorf("write nexthops: %w", err)
+	}
+	return moved, nil
+}
+
 // judge turns refusals into failures, less those that mean that all is as wished.
 func (t *Table) judge(plan route.Plan, of []int, refused []refusal) ([]route.Failure, error) {
 	var failures []route.Failure
@@ -134,7 +162,7 @@ func (t *Table) judge(plan route.Plan, of []int, refused []refusal) ([]route.Fai
 // isThere reports that the route of c is ours, and puts it right.
 func (t *Table) isThere(c route.Change) (bool, error) {
 	ours := false
-	err := t.sock.dump(dumpRoutes(), func() { ours = false }, func(_ uint16, body []byte) error {
+	err := t.sock.dump(dumpRoutes(family(c.Prefix.Addr()), mark.RouteRouted), func() { ours = false }, func(_ uint16, body []byte) error {
 		s, ok := parseRoute(body)
 		ours = ours || ok && s.ours() && s.prefix == c.Prefix && s.sink == c.New.Unreachable()
 		return nil
@@ -146,50 +174,4 @@ func (t *Table) isThere(c route.Change) (bool, error) {
 	err = b.add(func(m []byte) []byte { return newRoute(m, c.Prefix, c.New, t.hops.id(c.New), unix.NLM_F_REPLACE) })
 	err = errors.Join(err, b.flush())
 	return len(b.refused) == 0, err
-}
-
-// Topology returns what the namespace is directly connected to: addresses of links that are up and have carrier.
-func (t *Table) Topology() (route.Topology, error) {
-	up := map[int]bool{}
-	err := t.sock.dump(dumpMsg(unix.RTM_GETLINK, unix.SizeofIfInfomsg), func() { clear(up) }, func(_ uint16, body []byte) error {
-		if len(body) >= unix.SizeofIfInfomsg {
-			flags := native.Uint32(body[8:])
-			up[int(native.Uint32(body[4:]))] = flags&unix.IFF_UP != 0 && flags&unix.IFF_LOWER_UP != 0
-		}
-		return nil
-	})
-	if err != nil {
-		return route.Topology{}, fmt.Errorf("read links: %w", err)
-	}
-	var topo route.Topology
-	err = t.sock.dump(dumpMsg(unix.RTM_GETADDR, unix.SizeofIfAddrmsg), func() { topo = route.Topology{} }, func(_ uint16, body []byte) error {
-		if len(body) < unix.SizeofIfAddrmsg || body[0] != unix.AF_INET {
-			return nil
-		}
-		a := attrs(body[unix.SizeofIfAddrmsg:])
-		self, ok := netip.AddrFromSlice(a[unix.IFA_LOCAL])
-		onLink, ok2 := netip.AddrFromSlice(a[unix.IFA_ADDRESS]) // the far end of a point-to-point link
-		if !ok || !ok2 {
-			return nil
-		}
-		topo.Self = append(topo.Self, self)
-		link := int(native.Uint32(body[4:]))
-		if up[link] && !self.IsLoopback() {
-			topo.OnLink = append(topo.OnLink, route.OnLink{Prefix: netip.PrefixFrom(onLink, int(body[1])).Masked(), Link: link})
-		}
-		return nil
-	})
-	if err != nil {
-		return route.Topology{}, fmt.Errorf("read addresses: %w", err)
-	}
-	return topo, nil
-}
-
-func dumpMsg(typ uint16, size int) []byte {
-	b := nlHeader(nil, typ, unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
-	b = append(b, make([]byte, size)...)
-	if typ == unix.RTM_GETADDR {
-		b[unix.SizeofNlMsghdr] = unix.AF_INET
-	}
-	return finish(b, 0)
 }

@@ -29,14 +29,15 @@ func newRoute(b []byte, prefix netip.Prefix, e route.Entry, id uint32, flags uin
 		b = attrUint32(b, rtaNHID, id)
 	case len(e.Hops) == 1:
 		b = attrUint32(b, unix.RTA_OIF, uint32(e.Hops[0].Link))
-		b = attrAddr(b, unix.RTA_GATEWAY, e.Hops[0].Gateway)
+		b = attrGateway(b, prefix, e.Hops[0].Gateway)
 	default:
 		var hops []byte
 		for _, h := range e.Hops {
 			at := len(hops)
 			hops = append(hops, make([]byte, unix.SizeofRtNexthop)...)
+			hops[at+3] = kernelWeight(h)
 			native.PutUint32(hops[at+4:], uint32(h.Link))
-			hops = attrAddr(hops, unix.RTA_GATEWAY, h.Gateway)
+			hops = attrGateway(hops, prefix, h.Gateway)
 			native.PutUint16(hops[at:], uint16(len(hops)-at))
 		}
 		b = attr(b, unix.RTA_MULTIPATH, hops)
@@ -57,7 +58,7 @@ func routeHeader(b []byte, typ, flags uint16, prefix netip.Prefix, e route.Entry
 		metric, kind = metricSink, unix.RTN_UNREACHABLE
 	}
 	b = nlHeader(b, typ, flags)
-	b = append(b, unix.AF_INET, byte(prefix.Bits()), 0, 0, unix.RT_TABLE_MAIN, mark.RouteRouted, unix.RT_SCOPE_UNIVERSE, kind, 0, 0, 0, 0)
+	b = append(b, family(prefix.Addr()), byte(prefix.Bits()), 0, 0, unix.RT_TABLE_MAIN, mark.RouteRouted, unix.RT_SCOPE_UNIVERSE, kind, 0, 0, 0, 0)
 	if prefix.Bits() > 0 {
 		b = attrAddr(b, unix.RTA_DST, prefix.Addr())
 	}
@@ -72,10 +73,18 @@ func nlHeader(b []byte, typ, flags uint16) []byte {
 	return append(b, 0, 0, 0, 0, 0, 0, 0, 0)
 }
 
-func dumpRoutes() []byte {
+// dumpRoutes asks for the routes of one family and protocol in the main table.
+func dumpRoutes(family, protocol byte) []byte {
 	b := nlHeader(nil, unix.RTM_GETROUTE, unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
-	b = append(b, unix.AF_INET, 0, 0, 0, unix.RT_TABLE_MAIN, mark.RouteRouted, 0, 0, 0, 0, 0, 0)
+	b = append(b, family, 0, 0, 0, unix.RT_TABLE_MAIN, protocol, 0, 0, 0, 0, 0, 0)
 	return finish(b, 0)
+}
+
+func family(a netip.Addr) byte {
+	if a.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
 }
 
 // seen is a route as the kernel tells it.
@@ -98,13 +107,21 @@ func (s seen) wantMetric() uint32 {
 	return Metric
 }
 
-// parseRoute reads an RTM_NEWROUTE or RTM_DELROUTE; ok is false for what is not an IPv4 route of the main table.
+// parseRoute reads an RTM_NEWROUTE or RTM_DELROUTE; ok is false for what is not a route of the main table.
 func parseRoute(body []byte) (s seen, ok bool) {
-	if len(body) < unix.SizeofRtMsg || body[0] != unix.AF_INET || body[4] != unix.RT_TABLE_MAIN {
+	if len(body) < unix.SizeofRtMsg || body[4] != unix.RT_TABLE_MAIN {
 		return seen{}, false
 	}
 	s.protocol, s.sink = body[5], body[7] == unix.RTN_UNREACHABLE
-	dst := netip.IPv4Unspecified()
+	var dst netip.Addr
+	switch body[0] {
+	case unix.AF_INET:
+		dst = netip.IPv4Unspecified()
+	case unix.AF_INET6:
+		dst = netip.IPv6Unspecified()
+	default:
+		return seen{}, false
+	}
 	var hop route.NextHop
 	var hops []route.NextHop
 	eachAttr(body[unix.SizeofRtMsg:], func(typ uint16, val []byte) {
@@ -117,6 +134,8 @@ func parseRoute(body []byte) (s seen, ok bool) {
 			hop.Link = int(native.Uint32(val))
 		case unix.RTA_GATEWAY:
 			hop.Gateway, _ = netip.AddrFromSlice(val)
+		case unix.RTA_VIA:
+			hop.Gateway = parseVia(val)
 		case unix.RTA_MULTIPATH:
 			hops = parseHops(val)
 		case rtaNHID:
@@ -140,9 +159,12 @@ func parseHops(val []byte) []route.NextHop {
 		if size < unix.SizeofRtNexthop || size > len(val) {
 			break
 		}
-		h := route.NextHop{Link: int(native.Uint32(val[4:]))}
-		if gw, ok := netip.AddrFromSlice(attrs(val[unix.SizeofRtNexthop:size])[unix.RTA_GATEWAY]); ok {
+		h := route.NextHop{Link: int(native.Uint32(val[4:])), Weight: int(val[3]) + 1}
+		a := attrs(val[unix.SizeofRtNexthop:size])
+		if gw, ok := netip.AddrFromSlice(a[unix.RTA_GATEWAY]); ok {
 			h.Gateway = gw
+		} else {
+			h.Gateway = parseVia(a[unix.RTA_VIA])
 		}
 		out = append(out, h)
 		val = val[min(align(size), len(val)):]
@@ -167,9 +189,34 @@ func attrUint32(m []byte, typ uint16, v uint32) []byte {
 }
 
 func attrAddr(m []byte, typ uint16, a netip.Addr) []byte {
-	a4 := a.As4()
-	return attr(m, typ, a4[:])
+	if a.Is4() {
+		a4 := a.As4()
+		return attr(m, typ, a4[:])
+	}
+	a16 := a.As16()
+	return attr(m, typ, a16[:])
 }
+
+// attrGateway names the gateway of a route that has no nexthop object. IPv4 through IPv6 (RFC 8950) is a struct rtvia.
+func attrGateway(m []byte, prefix netip.Prefix, gw netip.Addr) []byte {
+	if prefix.Addr().Is4() == gw.Is4() {
+		return attrAddr(m, unix.RTA_GATEWAY, gw)
+	}
+	a16 := gw.As16()
+	return attr(m, unix.RTA_VIA, append(native.AppendUint16(nil, unix.AF_INET6), a16[:]...))
+}
+
+// parseVia reads a struct rtvia (linux/rtnetlink.h): a family and an address of it.
+func parseVia(val []byte) netip.Addr {
+	if len(val) < 2 {
+		return netip.Addr{}
+	}
+	a, _ := netip.AddrFromSlice(val[2:])
+	return a
+}
+
+// kernelWeight is a hop's share as the kernel counts it: from 0 for one part.
+func kernelWeight(h route.NextHop) byte { return byte(max(1, h.Weight) - 1) }
 
 // finish writes the length into the header of the message that begins at.
 func finish(m []byte, at int) []byte {

@@ -3,6 +3,7 @@
 package fib
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,12 +12,14 @@ import (
 
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/l3edge/l3edge/pkg/core/mark"
 )
 
 // Event is something that others did to the kernel's state. Our own changes cause none.
 type Event struct {
 	Gone     netip.Prefix // a route of ours that somebody removed or replaced
-	Topology bool         // a link or an address changed; routes may have gone with it without a word
+	Topology bool         // a link, an address or a gateway of the host's changed; routes may have gone with it without a word
 	// Forwarding says that the namespace or a link began or ceased to forward.
 	Forwarding bool
 	Lost       bool // events were lost: anything may have changed
@@ -47,7 +50,13 @@ type Watch struct {
 func (w *Watch) Close() error { return w.file.Close() }
 
 func (w *Watch) join(fd int) error {
-	groups := uint32(1<<(unix.RTNLGRP_LINK-1) | 1<<(unix.RTNLGRP_IPV4_IFADDR-1) | 1<<(unix.RTNLGRP_IPV4_ROUTE-1) | 1<<(unix.RTNLGRP_IPV4_NETCONF-1))
+	groups := uint32(0)
+	for _, g := range []uint32{
+		unix.RTNLGRP_LINK, unix.RTNLGRP_NEXTHOP, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV4_NETCONF,
+		unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV6_NETCONF,
+	} {
+		groups |= 1 << (g - 1)
+	}
 	return unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups})
 }
 
@@ -102,15 +111,23 @@ func (w *Watch) event(h header, body []byte, f func(Event)) {
 	switch h.typ {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK, unix.RTM_NEWADDR, unix.RTM_DELADDR:
 		f(Event{Topology: true})
+	case rtmNewNexthop, rtmDelNexthop: // with an object go its routes, without a word
+		if len(body) >= sizeofNhmsg && body[2] == mark.RouteRouted {
+			f(Event{Topology: true})
+		}
 	case unix.RTM_NEWNETCONF:
 		f(Event{Forwarding: true})
-	case unix.RTM_DELROUTE:
-		if s, ok := parseRoute(body); ok && s.ours() {
+	case unix.RTM_DELROUTE, unix.RTM_NEWROUTE:
+		s, ok := parseRoute(body)
+		switch {
+		case !ok:
+		case s.ours() && h.typ == unix.RTM_DELROUTE:
 			f(Event{Gone: s.prefix})
-		}
-	case unix.RTM_NEWROUTE: // a stranger's route in the place of ours
-		if s, ok := parseRoute(body); ok && !s.ours() && s.metric == s.wantMetric() && h.flags&unix.NLM_F_REPLACE != 0 {
+		case s.ours():
+		case s.metric == s.wantMetric() && h.flags&unix.NLM_F_REPLACE != 0: // a stranger's route in the place of ours
 			f(Event{Gone: s.prefix})
+		case bytes.IndexByte(hostProtocols, s.protocol) >= 0 && isGateway(s):
+			f(Event{Topology: true})
 		}
 	}
 }

@@ -34,6 +34,8 @@ type Kernel interface {
 	Read() (route.FIB, error)
 	Apply(route.Plan) ([]route.Failure, error)
 	Topology() (route.Topology, error)
+	// Lose takes a gateway that has gone out of every entry that has another one, and returns what became of what.
+	Lose(gateway netip.Addr) ([]route.Moved, error)
 }
 
 // Options are what a Router works with.
@@ -58,6 +60,7 @@ type Router struct {
 	mu       sync.Mutex // guards what follows against Status
 	topo     route.Topology
 	resolver *route.Resolver // of topo
+	lost     map[netip.Addr]time.Time
 	actual   route.FIB
 	desired  route.FIB
 	stale    map[netip.Prefix]bool // left by an earlier process and not learned again yet
@@ -73,15 +76,25 @@ type news struct {
 	reread   bool           // the kernel's routes may have changed
 	decide   bool           // policy or intents changed
 	gone     []netip.Prefix // routes that somebody removed
+	gateways []gateway
 	changed  []route.Learned
 }
+
+// gateway is one that was lost or is back.
+type gateway struct {
+	addr netip.Addr
+	lost bool
+}
+
+// lostFor is longer than BGP takes to withdraw what a lost peer told.
+const lostFor = 10 * time.Second
 
 // some is how many lines of one kind a round logs one by one; more are told as a number.
 const some = 16
 
 // New returns a Router that has done nothing yet.
 func New(o Options) *Router {
-	r := &Router{o: o, started: time.Now(), refused: map[netip.Prefix][]route.Refused{}}
+	r := &Router{o: o, started: time.Now(), refused: map[netip.Prefix][]route.Refused{}, lost: map[netip.Addr]time.Time{}}
 	r.news.reread, r.news.topology = true, true
 	return r
 }
@@ -104,6 +117,17 @@ func (r *Router) SetPolicy(p route.Policy) {
 	r.hear(func() { r.o.Policy, r.news.decide = p, true })
 }
 
+// Lose says that a gateway does not answer any more, before BGP has withdrawn its paths: traffic that has another way
+// takes it at once. Find says that it is back.
+func (r *Router) Lose(gw netip.Addr) {
+	r.hear(func() { r.news.gateways = append(r.news.gateways, gateway{gw.WithZone(""), true}) })
+}
+
+// Find ends Lose.
+func (r *Router) Find(gw netip.Addr) {
+	r.hear(func() { r.news.gateways = append(r.news.gateways, gateway{gw.WithZone(""), false}) })
+}
+
 func (r *Router) hear(f func()) {
 	r.newsMu.Lock()
 	defer r.newsMu.Unlock()
@@ -120,13 +144,16 @@ func (r *Router) Sync(context.Context) error {
 	r.newsMu.Unlock()
 
 	began := time.Now()
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	err := r.lose(&n) // first: every millisecond loses packets
 	n.changed = r.o.Speaker.Take()
 	if len(n.changed) == 0 && len(n.gone) == 0 && !n.decide {
 		n.topology, n.reread = true, true
 	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	err := r.round(n, policy, intents)
+	if err == nil {
+		err = r.round(n, policy, intents)
+	}
 	r.rounds.Spent += time.Since(began)
 	if err != nil {
 		r.rounds.Failed++
@@ -134,6 +161,34 @@ func (r *Router) Sync(context.Context) error {
 		return err
 	}
 	r.rounds.OK++
+	return nil
+}
+
+// lose takes traffic off the gateways that were lost.
+func (r *Router) lose(n *news) error {
+	for gw, since := range r.lost {
+		if time.Since(since) > lostFor {
+			delete(r.lost, gw)
+			n.topology = true
+		}
+	}
+	for _, g := range n.gateways {
+		_, known := r.lost[g.addr]
+		n.topology = n.topology || g.lost != known
+		if !g.lost {
+			delete(r.lost, g.addr)
+			continue
+		}
+		r.lost[g.addr] = time.Now()
+		moved, err := r.o.Kernel.Lose(g.addr)
+		if err != nil {
+			return err
+		}
+		if len(moved) > 0 {
+			r.actual.Move(moved)
+			r.o.Log.Warn("gateway lost, traffic moved", "nexthop", g.addr, "sets", len(moved))
+		}
+	}
 	return nil
 }
 
@@ -187,6 +242,7 @@ func (r *Router) look(n news) (err error) {
 		if r.topo, err = r.o.Kernel.Topology(); err != nil {
 			return err
 		}
+		r.topo.Lost = slices.Collect(maps.Keys(r.lost))
 		r.resolver = route.NewResolver(r.topo)
 		r.o.Speaker.Reachable(r.topo.Reaches)
 	}

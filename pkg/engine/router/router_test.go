@@ -103,6 +103,20 @@ func (k *kernel) Apply(plan route.Plan) (failures []route.Failure, err error) {
 	return failures, nil
 }
 
+func (k *kernel) Lose(gw netip.Addr) (moved []route.Moved, err error) {
+	for _, e := range k.fib {
+		rest := slices.DeleteFunc(slices.Clone(e.Hops), func(h route.NextHop) bool { return h.Gateway == gw })
+		if len(rest) > 0 && len(rest) < len(e.Hops) {
+			moved = append(moved, route.Moved{From: e, To: route.NewEntry(rest...)})
+		}
+	}
+	k.fib.Move(moved)
+	if len(moved) > 0 {
+		fmt.Fprintf(&k.log, "lost %s\n", gw)
+	}
+	return moved, nil
+}
+
 func setup(left ...string) (*speaker, *kernel, *Router) {
 	s := &speaker{}
 	k := &kernel{fib: route.FIB{}, topo: route.Topology{
@@ -184,6 +198,28 @@ func TestSync(t *testing.T) {
 	if err := r.Flush(); err != nil || len(k.fib) != 0 {
 		t.Errorf("flush left %v, %v", k.fib, err)
 	}
+}
+
+func TestALostGatewayLosesItsTrafficAtOnce(t *testing.T) {
+	s, k, r := setup()
+	s.learn("10.10.20.0/24", "10.20.30.1", "10.20.30.2")
+	s.learn("10.10.30.0/24", "10.20.30.1")
+	step(t, r, k, "start", "+ 10.10.10.0/24: unreachable\n+ 10.10.20.0/24: via 10.20.30.1 10.20.30.2\n+ 10.10.30.0/24: via 10.20.30.1\n")
+	r.Lose(addr("10.20.30.1"))
+	step(t, r, k, "BGP has not said a word yet", "lost 10.20.30.1\n- 10.10.30.0/24: via 10.20.30.1\n")
+	s.learn("10.10.20.0/24", "10.20.30.1", "10.20.30.2")
+	step(t, r, k, "late news of the lost one changes nothing", "")
+	s.learn("10.10.20.0/24", "10.20.30.2")
+	step(t, r, k, "BGP withdraws: done already", "")
+	s.learn("10.10.20.0/24", "10.20.30.1", "10.20.30.2")
+	r.Find(addr("10.20.30.1"))
+	step(t, r, k, "it is back", "~ 10.10.20.0/24: via 10.20.30.2 -> via 10.20.30.1 10.20.30.2\n+ 10.10.30.0/24: via 10.20.30.1\n")
+	synctest.Test(t, func(t *testing.T) {
+		r.Lose(addr("10.20.30.1"))
+		step(t, r, k, "lost again", "lost 10.20.30.1\n- 10.10.30.0/24: via 10.20.30.1\n")
+		time.Sleep(lostFor + time.Second)
+		step(t, r, k, "BGP still stands by it", "~ 10.10.20.0/24: via 10.20.30.2 -> via 10.20.30.1 10.20.30.2\n+ 10.10.30.0/24: via 10.20.30.1\n")
+	})
 }
 
 func TestSweep(t *testing.T) {

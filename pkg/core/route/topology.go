@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package route
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// OnLink is a directly connected prefix.
+type OnLink struct {
+	Prefix netip.Prefix
+	Link   int // interface index
+}
+
+// Gateway is a route of the host's own, made by its administrator or by its network: what is inside Prefix goes there.
+type Gateway struct {
+	Prefix netip.Prefix
+	Hop    NextHop
+}
+
+// Topology is what the node is connected to. Link-local prefixes are on every link and in none of its lists.
+type Topology struct {
+	OnLink   []OnLink
+	Self     []netip.Addr   // the node's own addresses, without zone
+	Links    map[string]int // index by name of the links that are up: what the zone of a link-local address names
+	Gateways []Gateway      // the default route and others of the host's own
+	Lost     []netip.Addr   // gateways that do not answer, whatever the links say
+}
+
+// Resolve finds the gateway that leads to a next hop of a prefix: the next hop itself when it is on a connected link,
+// else the peer that named it, else the host's own gateway towards the one or the other. The reason is not empty when
+// none leads there. IPv4 may go through an IPv6 gateway (RFC 8950), IPv6 not through one of IPv4.
+func (t Topology) Resolve(prefix netip.Prefix, v Via) (hop NextHop, reason string) {
+	nh := v.NextHop
+	switch {
+	case !nh.IsValid() || nh.IsUnspecified() || nh.IsMulticast() || nh.IsLoopback():
+		return NextHop{}, fmt.Sprintf("next hop %s cannot be one", nh)
+	case slices.Contains(t.Self, nh.WithZone("")):
+		return NextHop{}, fmt.Sprintf("next hop %s is this node", nh)
+	}
+	if nh.IsLinkLocalUnicast() && nh.Zone() == "" && nh.Is6() { // it is on the link that leads to the peer
+		if link, ok := t.link(v.Peer); ok {
+			return NextHop{Gateway: nh, Link: link}, ""
+		}
+	}
+	fits := func(gw netip.Addr) bool { return prefix.Addr().Is4() || gw.Is6() }
+	for _, gw := range []netip.Addr{nh, v.Peer} {
+		if link, ok := t.link(gw); ok && fits(gw) {
+			if slices.Contains(t.Lost, gw.WithZone("")) {
+				return NextHop{}, fmt.Sprintf("gateway %s does not answer", gw)
+			}
+			return NextHop{Gateway: gw.WithZone(""), Link: link}, ""
+		}
+	}
+	for _, gw := range []netip.Addr{nh, v.Peer} {
+		if hop, ok := t.gateway(gw); ok && fits(hop.Gateway) {
+			return hop, ""
+		}
+	}
+	if prefix.Addr().Is6() && nh.Is4() {
+		return NextHop{}, fmt.Sprintf("next hop %s is IPv4, and IPv6 cannot go through it", nh)
+	}
+	return NextHop{}, fmt.Sprintf("next hop %s is not on a connected link, nor is the peer, and no gateway leads there", nh)
+}
+
+// Reaches reports that a connected link leads to a.
+func (t Topology) Reaches(a netip.Addr) bool {
+	_, ok := t.link(a)
+	return ok
+}
+
+func (t Topology) link(a netip.Addr) (int, bool) {
+	if zone := a.Zone(); zone != "" {
+		link, ok := t.Links[zone]
+		return link, ok
+	}
+	best := -1
+	for i, l := range t.OnLink {
+		if l.Prefix.Contains(a) && (best < 0 || l.Prefix.Bits() > t.OnLink[best].Prefix.Bits()) {
+			best = i
+		}
+	}
+	if best < 0 {
+		return 0, false
+	}
+	return t.OnLink[best].Link, true
+}
+
+func (t Topology) gateway(a netip.Addr) (NextHop, bool) {
+	if a.IsLinkLocalUnicast() {
+		return NextHop{}, false
+	}
+	best := -1
+	for i, g := range t.Gateways {
+		if g.Prefix.Contains(a) && (best < 0 || g.Prefix.Bits() > t.Gateways[best].Prefix.Bits()) {
+			best = i
+		}
+	}
+	if best < 0 {
+		return NextHop{}, false
+	}
+	return t.Gateways[best].Hop, true
+}
+
+// Resolver remembers what a Topology resolved: many prefixes share few ways.
+type Resolver struct {
+	topo Topology
+	memo map[question]resolution
+}
+
+type question struct {
+	via Via
+	v4  bool // asked for an IPv4 prefix
+}
+
+type resolution struct {
+	entry  Entry // of the one hop
+	reason string
+}
+
+const memoLimit = 4096
+
+// NewResolver returns a Resolver for one topology. It is not safe for concurrent use.
+func NewResolver(t Topology) *Resolver { return &Resolver{topo: t, memo: map[question]resolution{}} }
+
+func (r *Resolver) resolve(prefix netip.Prefix, v Via) resolution {
+	v.Bandwidth = 0
+	q := question{v, prefix.Addr().Is4()}
+	if x, ok := r.memo[q]; ok {
+		return x
+	}
+	hop, reason := r.topo.Resolve(prefix, v)
+	x := resolution{reason: reason}
+	if reason == "" {
+		x.entry = NewEntry(hop)
+	}
+	if len(r.memo) >= memoLimit { // a peer that invents next hops gets no memory for it
+		clear(r.memo)
+	}
+	r.memo[q] = x
+	return x
+}

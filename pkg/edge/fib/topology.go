@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package fib
+
+import (
+	"bytes"
+	"fmt"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/l3edge/l3edge/pkg/core/route"
+)
+
+// hostProtocols mark the routes that an administrator or the network gave the host (linux/rtnetlink.h). Routes of other
+// routing daemons are none of them: two daemons must not lean on each other.
+var hostProtocols = []byte{unix.RTPROT_BOOT, unix.RTPROT_STATIC, unix.RTPROT_RA, unix.RTPROT_DHCP}
+
+// Topology returns what the namespace is connected to: addresses of links that are up and have carrier, and the host's
+// own gateways.
+func (t *Table) Topology() (route.Topology, error) {
+	var topo route.Topology
+	names, err := t.links()
+	if err != nil {
+		return topo, fmt.Errorf("read links: %w", err)
+	}
+	topo.Links = map[string]int{}
+	for index, name := range names {
+		topo.Links[name] = index
+	}
+	again := func() { topo.Self, topo.OnLink = nil, nil }
+	err = t.sock.dump(dumpMsg(unix.RTM_GETADDR, unix.SizeofIfAddrmsg), again, func(_ uint16, body []byte) error {
+		self, onLink, ok := parseAddr(body)
+		if !ok {
+			return nil
+		}
+		topo.Self = append(topo.Self, self)
+		if names[onLink.Link] != "" && !self.IsLoopback() && !self.IsLinkLocalUnicast() {
+			topo.OnLink = append(topo.OnLink, onLink)
+		}
+		return nil
+	})
+	if err != nil {
+		return topo, fmt.Errorf("read addresses: %w", err)
+	}
+	if topo.Gateways, err = t.gateways(names); err != nil {
+		return topo, fmt.Errorf("read gateways: %w", err)
+	}
+	return topo, nil
+}
+
+// links are the names of the links that are up and have carrier, by index.
+func (t *Table) links() (map[int]string, error) {
+	up := map[int]string{}
+	err := t.sock.dump(dumpMsg(unix.RTM_GETLINK, unix.SizeofIfInfomsg), func() { clear(up) }, func(_ uint16, body []byte) error {
+		if len(body) < unix.SizeofIfInfomsg {
+			return nil
+		}
+		flags := native.Uint32(body[8:])
+		if flags&unix.IFF_UP == 0 || flags&unix.IFF_LOWER_UP == 0 {
+			return nil
+		}
+		name := attrs(body[unix.SizeofIfInfomsg:])[unix.IFLA_IFNAME]
+		up[int(native.Uint32(body[4:]))] = string(bytes.TrimRight(name, "\x00"))
+		return nil
+	})
+	return up, err
+}
+
+// parseAddr reads an RTM_NEWADDR: the address itself, and what it makes reachable on its link.
+func parseAddr(body []byte) (self netip.Addr, onLink route.OnLink, ok bool) {
+	if len(body) < unix.SizeofIfAddrmsg || body[0] != unix.AF_INET && body[0] != unix.AF_INET6 {
+		return self, onLink, false
+	}
+	a := attrs(body[unix.SizeofIfAddrmsg:])
+	far, ok := netip.AddrFromSlice(a[unix.IFA_ADDRESS]) // the far end of a point-to-point link
+	if !ok {
+		return self, onLink, false
+	}
+	if self, ok = netip.AddrFromSlice(a[unix.IFA_LOCAL]); !ok { // IPv6 leaves it out where both are the same
+		self = far
+	}
+	return self, route.OnLink{Prefix: netip.PrefixFrom(far, int(body[1])).Masked(), Link: int(native.Uint32(body[4:]))}, true
+}
+
+// gateways are the host's own routes through one gateway on a link that is up. Of two for the same prefix the one with
+// the lower metric counts.
+func (t *Table) gateways(up map[int]string) ([]route.Gateway, error) {
+	best := map[netip.Prefix]seen{}
+	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
+		for _, protocol := range hostProtocols {
+			err := t.sock.dump(dumpRoutes(family, protocol), func() {}, func(_ uint16, body []byte) error {
+				s, ok := parseRoute(body)
+				if !ok || s.protocol != protocol || !isGateway(s) || up[s.entry.Hops[0].Link] == "" {
+					return nil
+				}
+				if b, ok := best[s.prefix]; !ok || s.metric < b.metric {
+					best[s.prefix] = s
+				}
+				return nil
+			})
+			if err != nil {
+				return nil, err
+			}
+		}
+	}
+	var out []route.Gateway
+	for p, s := range best {
+		out = append(out, route.Gateway{Prefix: p, Hop: s.entry.Hops[0]})
+	}
+	return out, nil
+}
+
+func isGateway(s seen) bool { return len(s.entry.Hops) == 1 && s.entry.Hops[0].Gateway.IsValid() }
+
+// dumpMsg asks for everything of one kind, of all families.
+func dumpMsg(typ uint16, size int) []byte {
+	b := nlHeader(nil, typ, unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
+	return finish(append(b, make([]byte, size)...), 0)
+}

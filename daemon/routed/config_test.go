@@ -42,8 +42,8 @@ func TestParseFillsIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := config{
-		node: "kubminion1", peers: []bgp.Peer{{Name: "mls"}}, podSubnets: []netip.Prefix{pfx("10.10.10.0/24")},
-		accept: []route.Accept{route.AcceptAll(pfx("10.10.0.0/16"))}, max: 250_000,
+		node: "kubminion1", peers: []bgp.Peer{{Name: "mls", Settings: bgp.Settings{MaxPrefixes: 250_000}}}, podSubnets: []netip.Prefix{pfx("10.10.10.0/24")},
+		accept: []route.Accept{route.AcceptAll(pfx("10.10.0.0/16"))}, listenAs: bgp.Settings{MaxPrefixes: 250_000},
 	}
 	if diff := cmp.Diff(want, got, compare...); diff != "" {
 		t.Errorf("config (-want +got):\n%s", diff)
@@ -65,7 +65,7 @@ func TestPasswordFile(t *testing.T) {
 		if err := os.WriteFile(path, []byte(tt.text), tt.mode); err != nil {
 			t.Fatal(err)
 		}
-		c, err := parse(raw{Peers: []rawPeer{{Name: "mls", Pass: path}}, PodSubnets: []string{"10.10.10.0/24"}}, "n", noSubnets)
+		c, err := parse(raw{Peers: []rawPeer{{Name: "mls", rawSettings: rawSettings{Pass: path}}}, PodSubnets: []string{"10.10.10.0/24"}}, "n", noSubnets)
 		got := ""
 		if err != nil {
 			got = strings.ReplaceAll(err.Error(), path, "FILE")
@@ -88,21 +88,33 @@ func TestParseErrors(t *testing.T) {
 		{"no pod subnet", raw{Peers: []rawPeer{{Name: "mls"}}, CNIConfDir: "/etc/cni/net.d"}, "podSubnets: none given, and no bridge-l3 entry in /etc/cni/net.d names one (--pod-subnet=PREFIX)"},
 		{"a router that may learn nothing", raw{ListenRanges: []string{"10.20.30.0/24"}}, "accept: a router without a pod subnet must be told which prefixes to learn (--accept=PREFIX)"},
 		{"everything at once", raw{
-			Peers: []rawPeer{{Name: "mls", Port: 70000}, {}, {Name: "mls"}, {Name: "fd00::1"}}, PodSubnets: []string{"10.10.10.1/24", "fd00::/64"}, ListenRanges: []string{"mls"},
-			RouterID: "mls", LocalAddress: "::1", HoldTime: "1s", RestartTime: "1.5s", Accept: []string{"10.10.0.0/16,max=40"}, Port: -1, ListenBFD: "1ms",
-		}, `routerID: "mls" is not an IPv4 address
-localAddress: "::1" is not an IPv4 address
+			Groups: map[string]rawSettings{"tor": {BFD: "1ms", Communities: []string{"64512:70000"}}},
+			Peers: []rawPeer{
+				{Name: "mls", rawSettings: rawSettings{Port: 70000, AddPaths: 99}}, {}, {Name: "mls"}, {Name: "fe80::1", Group: "spine"},
+				{Name: "fd00::1", rawSettings: rawSettings{LocalAddress: "10.20.30.62"}}, {Name: "a", Interface: "ens18"},
+			},
+			PodSubnets: []string{"10.10.10.1/24"}, ListenRanges: []string{"mls"}, ListenGroup: "leaf", OnStop: "wait", BMP: []string{"mls"},
+			RouterID: "mls", LocalAddress: "eth0", HoldTime: "1s", RestartTime: "1.5s", Accept: []string{"10.10.0.0/16,max=40"}, Port: -1,
+		}, `routerID: "mls" is not four numbers such as 10.20.30.62
+localAddress: "eth0" is not an address
 holdTime: "1s" is not a number of whole seconds from 3s to 18h12m15s
 restartTime: "1.5s" is not a number of whole seconds from 1s to 1h8m15s
 port: -1 is not a port
-listenBFD: "1ms" is not a time from 10ms to 10s
+onStop: "wait" is neither withdraw nor keep
+bmp[0]: "mls" is not ADDRESS:PORT
+groups.tor.bfd: "1ms" is not a time from 10ms to 10s
+groups.tor.communities[0]: "64512:70000" is not a community: N:N of 16 bits each, N:N:N of 32, no-export, no-advertise, no-export-subconfed, no-peer, blackhole, graceful-shutdown or no-llgr
 peers[0].port: 70000 is not a port
+peers[0].addPaths: 99 is not a number from 0 to 32
 peers[1].name: missing
 peers[2].name: mls is there twice
-peers[3].name: fd00::1: sessions over IPv6 are not spoken yet
+peers[3].group: there is no group "spine"
+peers[3].name: fe80::1 is on every link: which one? (fe80::1%ens18)
+peers[4].localAddress: from 10.20.30.62 nobody reaches fd00::1
+peers[5].interface: a peer has a name or an interface, not both
+listenGroup: there is no group "leaf"
 listenRanges[0]: "mls" is not a prefix
 podSubnets[0]: 10.10.10.1/24 has host bits set: did you mean 10.10.10.0/24?
-podSubnets[1]: fd00::/64: IPv6 is not spoken yet
 accept[0]: max=40 is not a length from 16 to 32`},
 		{"overlapping pod subnets", raw{Peers: []rawPeer{{Name: "mls"}}, PodSubnets: []string{"10.10.10.0/24", "10.10.0.0/16"}}, "podSubnets: podSubnets[1]: 10.10.0.0/16 overlaps podSubnets[0] 10.10.10.0/24"},
 	}
@@ -124,21 +136,24 @@ accept[0]: max=40 is not a length from 16 to 32`},
 }
 
 func TestParsePeer(t *testing.T) {
+	yes := true
 	tests := []struct {
 		in, err string
 		want    rawPeer
 	}{
 		{in: "mls", want: rawPeer{Name: "mls"}},
-		{in: "10.20.30.1,asn=64512", want: rawPeer{Name: "10.20.30.1", ASN: 64512}},
-		{in: "mls,gtsm,bfd=50ms,password-file=/etc/l3edge/mls.key", want: rawPeer{Name: "mls", GTSM: true, BFD: "50ms", Pass: "/etc/l3edge/mls.key"}},
-		{in: "mls,port=1179,asn=4200000001", want: rawPeer{Name: "mls", Port: 1179, ASN: 4200000001}},
+		{in: "10.20.30.1,asn=64512", want: rawPeer{Name: "10.20.30.1", rawSettings: rawSettings{ASN: 64512}}},
+		{in: "mls,gtsm,bfd=50ms,password-file=/etc/l3edge/mls.key", want: rawPeer{Name: "mls", rawSettings: rawSettings{GTSM: &yes, BFD: "50ms", Pass: "/etc/l3edge/mls.key"}}},
+		{in: "mls,port=1179,asn=4200000001,group=tor", want: rawPeer{Name: "mls", Group: "tor", rawSettings: rawSettings{Port: 1179, ASN: 4200000001}}},
+		{in: "ens18,interface", want: rawPeer{Interface: "ens18"}},
 		{in: "mls,asn=0", err: `mls,asn=0: "0" is not a valid asn`},
 		{in: "mls,port=99999", err: `mls,port=99999: "99999" is not a valid port`},
-		{in: "mls,as=1", err: `mls,as=1: "as=1" is not an option: asn=N, port=N, password-file=PATH, gtsm or bfd=TIME`},
+		{in: "mls,as=1,port=x", err: `mls,as=1,port=x: "as=1" is not an option: interface, group=NAME, asn=N, port=N, password-file=PATH, gtsm or bfd=TIME
+mls,as=1,port=x: "x" is not a valid port`},
 	}
 	for _, tt := range tests {
 		got, err := parsePeer(tt.in)
-		if tt.err != "" && (err == nil || err.Error() != tt.err) || tt.err == "" && (err != nil || got != tt.want) {
+		if tt.err != "" && (err == nil || err.Error() != tt.err) || tt.err == "" && (err != nil || !cmp.Equal(got, tt.want, cmp.AllowUnexported(rawPeer{}))) {
 			t.Errorf("%s: %v, %v", tt.in, got, err)
 		}
 	}
@@ -160,7 +175,7 @@ func TestConflistSubnets(t *testing.T) {
 		t.Errorf("%v %v", got, err)
 	}
 	got, err = conflistSubnets([]byte(`{"plugins":[{"type":"bridge-l3","ipam":{"type":"host-local","ranges":[[{"subnet":"10.10.10.0/24"}],[{"subnet":"fd00::/64"}]]}}]}`))
-	if err != nil || len(got) != 1 || got[0] != pfx("10.10.10.0/24") {
+	if err != nil || len(got) != 2 || got[0] != pfx("10.10.10.0/24") || got[1] != pfx("fd00::/64") {
 		t.Errorf("host-local: %v %v", got, err)
 	}
 	if _, err := conflistSubnets([]byte(`{"plugins":[{"type":"bridge-l3","subnet":"10.10.10.0/33"}]}`)); err == nil {
@@ -180,14 +195,32 @@ func TestSampleConfiguration(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	med, pref := uint32(50), uint32(200)
+	community := func(s string) bgp.Community {
+		c, err := bgp.ParseCommunity(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	tor := bgp.Settings{
+		ASN: 64512, Port: 179, LocalAddress: addr("10.20.30.62"), GTSM: true, BFD: 300 * time.Millisecond, Hold: 9 * time.Second, ConnectRetry: time.Second,
+		MaxPrefixes: 250_000, LongLived: time.Hour, AddPaths: 4, Prefer: 150,
+		Out: bgp.Out{MED: &med, LocalPref: &pref, Prepend: 1, Communities: []bgp.Community{community("64512:100"), community("64512:1:2"), community("no-export")}},
+	}
 	want := config{
 		node: "kubminion1", asn: 4201318462, routerID: addr("10.20.30.62"),
-		peers:      []bgp.Peer{{Name: "mls"}, {Name: "10.20.30.2", ASN: 64512, Port: 179, GTSM: true, BFD: 300 * time.Millisecond}},
-		podSubnets: []netip.Prefix{pfx("10.10.10.0/24")}, accept: []route.Accept{route.AcceptAll(pfx("10.10.0.0/16"))},
-		port: 179, max: 250_000, hold: 9 * time.Second, restart: 120 * time.Second,
+		peers: []bgp.Peer{
+			{Name: "mls", Settings: bgp.Settings{MaxPrefixes: 250_000}}, {Name: "10.20.30.2", Settings: tor},
+			{Name: "ens19", Interface: true, Settings: bgp.Settings{MaxPrefixes: 1000}},
+		},
+		podSubnets: []netip.Prefix{pfx("10.10.10.0/24"), pfx("fd10:10:0:10::/64")},
+		accept:     []route.Accept{route.AcceptAll(pfx("10.10.0.0/16")), route.AcceptAll(pfx("fd10:10::/48"))},
+		listenAs:   bgp.Settings{MaxPrefixes: 250_000},
+		port:       179, hold: 9 * time.Second, restart: 120 * time.Second,
 		portald: "/run/l3edge/portald.sock", nodeFile: "/run/l3edge/node.json", socket: "/run/l3edge/routed.sock",
 	}
-	if diff := cmp.Diff(want, got, compare...); diff != "" {
+	if diff := cmp.Diff(want, got, append(compare, cmp.AllowUnexported(bgp.Community{}))...); diff != "" {
 		t.Errorf("config (-want +got):\n%s", diff)
 	}
 }
@@ -198,8 +231,19 @@ func TestFlagsReplaceTheFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	got, err := f.config()
-	if err != nil || len(got.peers) != 2 || got.peers[1] != (bgp.Peer{Name: "b", ASN: 7}) || got.hold != 30*time.Second {
+	if err != nil || len(got.peers) != 2 || got.peers[1].Name != "b" || got.peers[1].ASN != 7 || got.hold != 30*time.Second {
 		t.Errorf("%+v %v", got, err)
+	}
+	f = newFlags()
+	if err := f.set.Parse([]string{"--port=abc", "--asn=-1", "--peer=mls,port=0", "--hold-time=soon"}); err != nil {
+		t.Fatal(err)
+	}
+	want := `--port: "abc" is not a number from 0 to 4294967295
+--asn: "-1" is not a number from 0 to 4294967295
+--peer: mls,port=0: "0" is not a valid port
+holdTime: "soon" is not a number of whole seconds from 3s to 18h12m15s`
+	if _, err := f.config(); err == nil || err.Error() != want {
+		t.Errorf("wrong flags are told as\n%v\nwant\n%s", err, want)
 	}
 	bad := filepath.Join(t.TempDir(), "routed.yaml")
 	if err := os.WriteFile(bad, []byte("peers: [{name: mls}]\npodSubnet: 10.10.10.0/24\n"), 0o644); err != nil {

@@ -414,7 +414,7 @@ func TestBFD(t *testing.T) {
 	}{
 		{"embedded", func(t *testing.T, mls *host) {
 			conf := mls.dir + "/routed.yaml"
-			write(t, conf, "listenRanges: [10.20.30.0/24, 192.168.10.0/24]\nasn: 64512\naccept: [10.10.0.0/16]\nlistenBFD: 50ms\n")
+			write(t, conf, "listenRanges: [10.20.30.0/24, 192.168.10.0/24]\nasn: 64512\naccept: [10.10.0.0/16]\nlistenGroup: nodes\ngroups: {nodes: {bfd: 50ms}}\n")
 			mls.routed(t, "--conf="+conf)
 		}},
 		{"frr", func(t *testing.T, mls *host) {

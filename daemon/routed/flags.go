@@ -3,8 +3,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"math"
 	"os"
+	"slices"
+	"strconv"
 
 	"github.com/spf13/pflag"
 
@@ -16,6 +20,7 @@ type flags struct {
 	set                    *pflag.FlagSet
 	raw                    raw
 	peers                  []string
+	wrong                  []error // what flags say that cannot be read
 	conf                   string
 	check, dryRun, version bool
 }
@@ -24,17 +29,18 @@ func newFlags() *flags {
 	f := &flags{set: pflag.NewFlagSet("routed", pflag.ContinueOnError)}
 	s := f.set
 	s.SortFlags = false
-	s.StringArrayVar(&f.peers, "peer", nil, "router to talk to, by name or address; its ASN is learned unless given; repeatable: `NAME[,asn=N][,port=N][,password-file=PATH][,gtsm][,bfd=TIME]`")
+	s.StringArrayVar(&f.peers, "peer", nil, "router to talk to, by name, address or link; its ASN is learned unless given; repeatable: `NAME[,interface][,group=NAME][,asn=N][,port=N][,password-file=PATH][,gtsm][,bfd=TIME]`")
 	s.StringArrayVar(&f.raw.PodSubnets, "pod-subnet", nil, "`prefix` of this node's pods; repeatable (default: bridge-l3's in --cni-conf-dir)")
-	s.Uint32Var(&f.raw.ASN, "asn", 0, "own AS `number` (default: 4200000000 + the low 24 bits of the router ID)")
+	number(f, &f.raw.ASN, "asn", "own AS `number` (default: 4200000000 + the low 24 bits of the router ID)")
 	s.StringVar(&f.raw.RouterID, "router-id", "", "BGP identifier, an `address` (default: the source address towards the first peer)")
 	s.StringArrayVar(&f.raw.ListenRanges, "listen-range", nil, "be a router: whoever connects from this `prefix` is a peer; repeatable")
 	s.StringArrayVar(&f.raw.Accept, "accept", nil, "learn what lies inside `prefix[,min=N][,max=N]`; repeatable (default: the /16 around the pod subnet)")
 	s.BoolVar(&f.raw.DefaultRoute, "default-route", false, "learn the default route too")
-	s.IntVar(&f.raw.Port, "port", 179, "TCP `port` to listen on")
+	number(f, &f.raw.Port, "port", "TCP `port` to listen on (default 179)")
 	s.StringVar(&f.raw.LocalAddress, "local-address", "", "listen on and connect from this `address` only")
 	s.StringVar(&f.raw.HoldTime, "hold-time", "9s", "a silent peer is down after this `time`")
 	s.StringVar(&f.raw.RestartTime, "restart-time", "120s", "`time` for which peers keep our routes while we restart")
+	s.StringVar(&f.raw.OnStop, "on-stop", "withdraw", "what SIGTERM means, `withdraw|keep`: leave the fabric, or hand over to the next process as SIGUSR2 does")
 	s.BoolVar(&f.raw.PortalNet, "announce-portal-net", false, "announce the portal net as one prefix while portald has it programmed")
 	s.BoolVar(&f.raw.VIPs, "announce-vips", false, "announce service addresses outside the portal net while an endpoint is ready")
 	s.StringVar(&f.raw.Portald, "portald-socket", mark.PortaldSocket, "`path` of portald's control socket")
@@ -63,13 +69,14 @@ func (f *flags) config() (config, error) {
 			return config{}, err
 		}
 	}
+	wrong := slices.Clone(f.wrong)
 	for i, s := range f.peers {
 		if i == 0 {
 			r.Peers = nil
 		}
 		p, err := parsePeer(s)
 		if err != nil {
-			return config{}, fmt.Errorf("--peer: %w", err)
+			wrong = append(wrong, fmt.Errorf("--peer: %w", err))
 		}
 		r.Peers = append(r.Peers, p)
 	}
@@ -83,6 +90,7 @@ func (f *flags) config() (config, error) {
 	take(f.set, "local-address", &r.LocalAddress, f.raw.LocalAddress)
 	take(f.set, "hold-time", &r.HoldTime, f.raw.HoldTime)
 	take(f.set, "restart-time", &r.RestartTime, f.raw.RestartTime)
+	take(f.set, "on-stop", &r.OnStop, f.raw.OnStop)
 	take(f.set, "node", &r.Node, f.raw.Node)
 	take(f.set, "announce-portal-net", &r.PortalNet, f.raw.PortalNet)
 	take(f.set, "announce-vips", &r.VIPs, f.raw.VIPs)
@@ -95,7 +103,23 @@ func (f *flags) config() (config, error) {
 	if err != nil {
 		return config{}, fmt.Errorf("node name: %w", err)
 	}
-	return parse(r, host, cniSubnets)
+	c, err := parse(r, host, cniSubnets)
+	if err = errors.Join(append(wrong, err)...); err != nil {
+		return config{}, err
+	}
+	return c, nil
+}
+
+// number adds a flag whose value need not be one: config tells of it together with everything else.
+func number[T int | uint32](f *flags, v *T, name, usage string) {
+	f.set.Func(name, usage, func(s string) error {
+		n, err := strconv.ParseUint(s, 10, 32)
+		if err != nil {
+			f.wrong = append(f.wrong, fmt.Errorf("--%s: %q is not a number from 0 to %d", name, s, uint32(math.MaxUint32)))
+		}
+		*v = T(n)
+		return nil
+	})
 }
 
 // take overrides a key by a flag that was given.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"time"
@@ -33,33 +34,36 @@ func ownASN(id netip.Addr) uint32 {
 	return asnBase + (uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3]))
 }
 
-// findIdentity takes what is configured and finds the rest: the source address towards the first peer, or, without a
-// peer, the lowest address of the host.
+// findIdentity takes what is configured and finds the rest. The router ID is the IPv4 source address towards the first peer;
+// where there is none, the lowest IPv4 address of the host; and without any, the low 32 bits of the IPv6 source address.
 func findIdentity(ctx context.Context, cfg config) (identity, error) {
 	id := identity{asn: cfg.asn, routerID: cfg.routerID, source: cfg.local}
-	if !id.routerID.IsValid() {
-		id.routerID = cfg.local
-	}
-	if !id.routerID.IsValid() && len(cfg.peers) > 0 {
-		addr, err := bgp.Resolve(ctx, cfg.peers[0].Name)
-		if err != nil {
-			return identity{}, fmt.Errorf("peer %s: %w", cfg.peers[0].Name, err)
-		}
-		src, _, err := link.SourceFor(addr)
-		if err != nil {
+	if !id.source.IsValid() && !id.routerID.IsValid() && len(cfg.peers) > 0 {
+		var err error
+		if id.source, err = sourceTowards(ctx, cfg.peers[0]); err != nil {
 			return identity{}, err
 		}
-		id.routerID, id.source = src, src
+	}
+	if !id.routerID.IsValid() && id.source.Is4() {
+		id.routerID = id.source
 	}
 	if !id.routerID.IsValid() {
 		addrs, err := hostAddresses(cfg.podSubnets)
-		if err != nil {
+		switch {
+		case err != nil:
 			return identity{}, err
+		case len(addrs) > 0 && addrs[0].Is4(): // the lowest
+			id.routerID = addrs[0]
+		case id.source.IsValid():
+			id.routerID = low32(id.source)
+		case len(addrs) > 0:
+			id.routerID = low32(addrs[0])
+		default:
+			return identity{}, errors.New("this host has no address yet")
 		}
-		if len(addrs) == 0 {
-			return identity{}, errors.New("this host has no IPv4 address yet")
-		}
-		id.routerID = addrs[0]
+	}
+	if id.routerID.IsUnspecified() {
+		return identity{}, fmt.Errorf("%s gives no router ID, as its last 32 bits are 0: set one (--router-id=1.2.3.4)", id.source)
 	}
 	if id.asn == 0 {
 		id.asn = ownASN(id.routerID)
@@ -67,7 +71,43 @@ func findIdentity(ctx context.Context, cfg config) (identity, error) {
 	return id, nil
 }
 
-// hostAddresses are the host's own IPv4 addresses, those inside pods left out, in order.
+// low32 is the end of an IPv6 address: unique among nodes whose addresses differ there, as numbered ones do.
+func low32(a netip.Addr) netip.Addr {
+	b := a.As16()
+	return netip.AddrFrom4([4]byte(b[12:]))
+}
+
+// sourceTowards is the address that this host uses towards a peer.
+func sourceTowards(ctx context.Context, p bgp.Peer) (netip.Addr, error) {
+	if _, err := net.InterfaceByName(p.Name); p.Interface || err == nil {
+		return linkLocal(p.Name)
+	}
+	addr, err := bgp.Resolve(ctx, p.Name)
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("peer %s: %w", p.Name, err)
+	}
+	if addr.Zone() != "" {
+		return linkLocal(addr.Zone())
+	}
+	src, _, err := link.SourceFor(addr)
+	return src, err
+}
+
+// linkLocal is the IPv6 link-local address of a link.
+func linkLocal(name string) (netip.Addr, error) {
+	all, err := link.HostPrefixes()
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	for _, h := range all {
+		if h.Link == name && h.Addr.Is6() && h.Addr.IsLinkLocalUnicast() {
+			return h.Addr, nil
+		}
+	}
+	return netip.Addr{}, fmt.Errorf("link %s has no IPv6 link-local address yet", name)
+}
+
+// hostAddresses are the host's own addresses, those inside pods left out, in order: IPv4 first.
 func hostAddresses(pods []netip.Prefix) ([]netip.Addr, error) {
 	all, err := link.HostPrefixes()
 	if err != nil {
@@ -76,7 +116,7 @@ func hostAddresses(pods []netip.Prefix) ([]netip.Addr, error) {
 	var out []netip.Addr
 	for _, h := range all {
 		inPods := slices.ContainsFunc(pods, func(p netip.Prefix) bool { return p.Contains(h.Addr) })
-		if h.Addr.Is4() && !h.Addr.IsLinkLocalUnicast() && !inPods {
+		if !h.Addr.IsLinkLocalUnicast() && !inPods {
 			out = append(out, h.Addr)
 		}
 	}
@@ -84,11 +124,33 @@ func hostAddresses(pods []netip.Prefix) ([]netip.Addr, error) {
 	return out, nil
 }
 
+// nextHops are the IPv6 addresses of this host by the IPv4 prefix of the same link: what peers there can send IPv6 to.
+func nextHops() (map[netip.Prefix]netip.Addr, error) {
+	all, err := link.HostPrefixes()
+	if err != nil {
+		return nil, err
+	}
+	global := map[string]netip.Addr{}
+	for _, h := range all {
+		if h.Addr.Is6() && !h.Addr.IsLinkLocalUnicast() && !global[h.Link].IsValid() {
+			global[h.Link] = h.Addr
+		}
+	}
+	out := map[netip.Prefix]netip.Addr{}
+	for _, h := range all {
+		if a := global[h.Link]; h.Addr.Is4() && a.IsValid() {
+			out[h.Prefix] = a
+		}
+	}
+	return out, nil
+}
+
 // identify tries until it knows, telling each new reason once. False: ctx ended first.
 func (d *wiring) identify(ctx context.Context) (identity, bool) {
 	told := ""
 	slow := time.AfterFunc(time.Second, func() { // a resolver may take long to give up
-		d.log.Info("looking up the peers to find the node's own address")
+		d.log.Info("waiting for the node's own address", "problem", "the resolver has not answered yet")
+		d.state.waiting("the resolver has not answered yet")
 	})
 	defer slow.Stop()
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, time.Second) {
@@ -126,9 +188,11 @@ func (d *wiring) publish() {
 		}
 		n.Addresses = addrs
 		var up link.Uplink
-		if up, _, err = link.DefaultUplink(unix.AF_INET); err == nil {
-			n.Uplink, n.MTU = up.Name, up.MTU
+		var ok bool
+		if up, ok, err = link.DefaultUplink(unix.AF_INET); err == nil && !ok {
+			up, _, err = link.DefaultUplink(unix.AF_INET6)
 		}
+		n.Uplink, n.MTU = up.Name, up.MTU
 	}
 	if err := errors.Join(err, nodefile.Write(conf.nodeFile, n)); err != nil {
 		d.log.Warn("node file not up to date", "file", conf.nodeFile, "problem", err)

@@ -89,9 +89,7 @@ func (s portaldStatus) portals() route.Portals {
 		p.Problem = "portald has not programmed everything: " + cmp.Or(s.LastError, "starting")
 	}
 	for _, x := range s.Portals {
-		if x.VIP.Is4() {
-			p.VIPs = append(p.VIPs, route.VIP{Addr: x.VIP, Ready: len(x.Endpoints) > 0})
-		}
+		p.VIPs = append(p.VIPs, route.VIP{Addr: x.VIP, Ready: len(x.Endpoints) > 0})
 	}
 	return p
 }
@@ -130,7 +128,7 @@ func (d *wiring) followPortald(ctx context.Context) error {
 // drained puts a stage in force.
 func (d *wiring) drained(what string) {
 	d.log.Info(what)
-	if !d.state.isRunning() {
+	if d.state.speaking() == nil {
 		return // nothing is announced yet; it will begin as it is now
 	}
 	d.router.SetIntents(d.intents())

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"syscall"
@@ -16,6 +17,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 
 	"github.com/l3edge/l3edge/pkg/core/route"
+	"github.com/l3edge/l3edge/pkg/edge/systemd"
 )
 
 // followConfig reads the configuration again on SIGHUP and when the file changes.
@@ -40,7 +42,9 @@ func (d *wiring) followConfig(ctx context.Context) error {
 			case <-time.After(100 * time.Millisecond):
 			}
 		}
+		d.tellManager(systemd.Reload)
 		d.reload()
+		d.tellManager(systemd.Ready)
 	}
 }
 
@@ -104,7 +108,14 @@ func (d *wiring) reload() {
 
 // sameLive compares what can change while the process runs.
 func sameLive(a, b config) bool {
-	return slices.Equal(a.peers, b.peers) && slices.Equal(a.podSubnets, b.podSubnets) && slices.Equal(a.accept, b.accept) && a.defRoute == b.defRoute && a.vips == b.vips
+	return reflect.DeepEqual(a.peers, b.peers) && slices.Equal(a.podSubnets, b.podSubnets) && slices.Equal(a.accept, b.accept) &&
+		a.defRoute == b.defRoute && a.vips == b.vips && a.keep == b.keep
+}
+
+func sameFamilies(a, b config) bool {
+	a4, a6 := a.families()
+	b4, b6 := b.families()
+	return a4 == b4 && a6 == b6
 }
 
 // restartNeeded names every key that cannot change while the process runs.
@@ -119,14 +130,15 @@ func restartNeeded(old, now config) error {
 	differs("asn", old.asn != now.asn)
 	differs("routerID", old.routerID != now.routerID)
 	differs("listenRanges", !slices.Equal(old.listen, now.listen))
-	differs("listenPasswordFile", old.listenPass != now.listenPass)
-	differs("listenBFD", old.listenBFD != now.listenBFD)
-	differs("accept (with listenRanges)", len(now.listen) > 0 && !slices.Equal[[]route.Accept](old.accept, now.accept))
+	differs("listenGroup", !reflect.DeepEqual(old.listenAs, now.listenAs))
+	differs("transit", old.transit != now.transit)
+	differs("accept (with transit)", now.transit && !slices.Equal[[]route.Accept](old.accept, now.accept))
+	differs("accept (another address family)", !sameFamilies(old, now))
 	differs("port", old.port != now.port)
 	differs("localAddress", old.local != now.local)
 	differs("holdTime", old.hold != now.hold)
 	differs("restartTime", old.restart != now.restart)
-	differs("maxPrefixes", old.max != now.max)
+	differs("bmp", !slices.Equal(old.collectors, now.collectors))
 	differs("portaldSocket", old.portald != now.portald)
 	differs("metrics", old.metrics != now.metrics)
 	differs("nodeFile", old.nodeFile != now.nodeFile)

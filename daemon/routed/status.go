@@ -70,11 +70,11 @@ func (s *state) running(id identity, sp *bgp.Speaker, r *router.Router) {
 	s.speaker, s.router = sp, r
 }
 
-// isRunning reports that speaker and router are there.
-func (s *state) isRunning() bool {
+// speaking is the speaker, or nil before there is one.
+func (s *state) speaking() *bgp.Speaker {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.speaker != nil
+	return s.speaker
 }
 
 func (s *state) status(ctx context.Context) (Status, error) {

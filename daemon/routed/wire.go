@@ -10,26 +10,21 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
-	"os/signal"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/l3edge/l3edge/pkg/core/route"
 	"github.com/l3edge/l3edge/pkg/edge/bgp"
 	"github.com/l3edge/l3edge/pkg/edge/control"
 	"github.com/l3edge/l3edge/pkg/edge/fib"
+	"github.com/l3edge/l3edge/pkg/edge/systemd"
 	"github.com/l3edge/l3edge/pkg/engine/loop"
 	"github.com/l3edge/l3edge/pkg/engine/router"
 	"github.com/l3edge/l3edge/pkg/engine/task"
 )
 
-// daemon runs until SIGTERM or SIGINT (a stop: sessions are closed, routes withdrawn and removed) or SIGUSR2 (a hand-over
-// to the next process: peers and kernel keep everything).
+// daemon runs until a signal ends it, with a stop (sessions are closed, routes withdrawn and removed) or with a hand-over.
 func daemon(ctx context.Context, f *flags, cfg config, log *slog.Logger) error {
-	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
-	defer stop()
 	table, err := fib.Open()
 	if err != nil {
 		return err
@@ -54,11 +49,19 @@ func daemon(ctx context.Context, f *flags, cfg config, log *slog.Logger) error {
 	d.conf.Store(&cfg)
 	ctx, d.stop = context.WithCancel(ctx)
 	defer d.stop()
-	return task.Run(ctx, log,
+	d.tellManager(systemd.Ready, systemd.Status("starting"))
+	return together(ctx,
+		task.Task{Name: "signals", Run: d.awaitEnd},
+		task.Task{Name: "watchdog", Run: d.watchdog},
 		task.Task{Name: "control", Run: func(ctx context.Context) error { return serve(ctx, socket, d) }},
 		task.Task{Name: "metrics", Run: d.serveMetrics},
 		task.Task{Name: "routing", Run: func(ctx context.Context) error { return d.run(ctx, watch) }},
 	)
+}
+
+// together runs tasks side by side. Of a failure that ends them all main tells, once.
+func together(ctx context.Context, tasks ...task.Task) error {
+	return task.Run(ctx, slog.New(slog.DiscardHandler), tasks...)
 }
 
 // wiring is what the parts are made of.
@@ -69,8 +72,10 @@ type wiring struct {
 	table *fib.Table
 	state *state
 	stop  context.CancelFunc // ends everything
-	id    identity
-	vips  vips
+	// handedOver says that peers and kernel keep everything after the end.
+	handedOver atomic.Bool
+	id         identity
+	vips       vips
 
 	speaker *bgp.Speaker
 	router  *router.Router
@@ -89,8 +94,7 @@ func (d *wiring) run(ctx context.Context, watch *fib.Watch) error {
 		return err
 	}
 	d.publish()
-	handedOver := false
-	err := task.Run(ctx, d.log,
+	err := together(ctx,
 		task.Task{Name: "speaker", Run: d.speaker.Run},
 		task.Task{Name: "routes", Run: d.keepRoutes},
 		task.Task{Name: "watch", Run: func(ctx context.Context) error {
@@ -98,29 +102,12 @@ func (d *wiring) run(ctx context.Context, watch *fib.Watch) error {
 		}},
 		task.Task{Name: "portals", Run: d.followPortald},
 		task.Task{Name: "configuration", Run: d.followConfig},
-		task.Task{Name: "hand-over", Run: func(ctx context.Context) error { handedOver = d.awaitHandOver(ctx); return nil }},
 	)
-	if ctx.Err() == nil || handedOver { // a failing process leaves everything to its successor, too
+	if ctx.Err() == nil || d.handedOver.Load() { // a failing process leaves everything to its successor, too
 		return err
 	}
 	d.log.Info("stopped: sessions closed, routes removed")
 	return errors.Join(err, d.router.Flush())
-}
-
-// awaitHandOver waits for SIGUSR2 and then ends everything gently. False: ctx ended first.
-func (d *wiring) awaitHandOver(ctx context.Context) bool {
-	c := make(chan os.Signal, 1)
-	signal.Notify(c, syscall.SIGUSR2)
-	defer signal.Stop(c)
-	select {
-	case <-ctx.Done():
-		return false
-	case <-c:
-	}
-	d.log.Info("handing over: peers and kernel keep our routes")
-	d.speaker.HandOver()
-	d.stop()
-	return true
 }
 
 // assemble makes the parts.
@@ -132,11 +119,12 @@ func (d *wiring) assemble(id identity) error {
 	}
 	cfg := bgp.Config{
 		ASN: id.asn, RouterID: id.routerID, Port: conf.port, LocalAddress: conf.local, Peers: conf.peers,
-		Listen: conf.listen, Hold: conf.hold, RestartTime: conf.restart, Restarting: len(left) > 0,
-		MaxPrefixes: conf.max, ListenPassword: conf.listenPass, ListenBFD: conf.listenBFD,
+		Listen: conf.listen, ListenAs: conf.listenAs, Hold: conf.hold, RestartTime: conf.restart, Restarting: len(left) > 0,
+		Collectors: conf.collectors,
 	}
+	cfg.IPv4, cfg.IPv6 = conf.families()
 	sweep := or(conf.restart, 120*time.Second)
-	if len(conf.listen) > 0 {
+	if conf.transit {
 		cfg.Transit = conf.accept
 	}
 	if len(conf.peers) == 0 {
@@ -147,9 +135,26 @@ func (d *wiring) assemble(id identity) error {
 		Speaker: d.speaker, Kernel: d.table, Log: d.log, SweepAfter: sweep, Intents: d.intents(), Policy: policy(*conf),
 	})
 	d.loop = loop.New(loop.Options{Name: "routes", Sync: d.router.Sync, Log: d.log, Resync: time.Minute})
+	d.tellNextHops()
+	d.speaker.Because(conf.node + ": routed has been stopped")
 	d.state.running(id, d.speaker, d.router)
+	if d.handedOver.Load() {
+		d.speaker.HandOver()
+	}
+	d.tellManager(systemd.Status("running"))
 	d.log.Info("started", "node", conf.node, "asn", id.asn, "routerID", id.routerID, "podSubnets", conf.podSubnets, "left", len(left))
 	return nil
+}
+
+// tellNextHops says where peers can send IPv6 to.
+func (d *wiring) tellNextHops() {
+	hops, err := nextHops()
+	if err == nil {
+		err = d.speaker.NextHops(hops)
+	}
+	if err != nil {
+		d.log.Warn("next hops not up to date", "problem", err)
+	}
 }
 
 func or(d, def time.Duration) time.Duration {
@@ -166,7 +171,7 @@ func (d *wiring) keepRoutes(ctx context.Context) error {
 		return nil
 	case <-d.speaker.Started():
 	}
-	return task.Run(ctx, d.log,
+	return together(ctx,
 		task.Task{Name: "loop", Run: d.loop.Run},
 		task.Task{Name: "changes", Run: d.followSpeaker},
 	)
@@ -205,6 +210,7 @@ func (d *wiring) heard(e fib.Event) {
 		d.router.SetIntents(d.intents())
 	default:
 		d.publish()
+		d.tellNextHops()
 		d.router.TopologyChanged()
 	}
 	d.loop.Trigger()

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -28,17 +29,43 @@ import (
 // Port is BGP's (RFC 4271 section 8).
 const Port = 179
 
-// Peer is a router that we connect to.
-type Peer struct {
-	Name string // a name or an address; names are resolved again whenever there is no session
-	ASN  uint32 // 0: learned from the peer's OPEN
-	Port int    // 0: 179
+// Settings are how a peer is spoken to. Peers may share them.
+type Settings struct {
+	ASN          uint32     // 0: learned from the peer's OPEN
+	Port         int        // 0: 179
+	LocalAddress netip.Addr // connect from here; zero: Config.LocalAddress where that is of the peer's family
 	// Password signs every segment (TCP MD5, RFC 2385); empty: none.
 	Password string
 	// GTSM refuses packets that came through a router (RFC 5082); the peer must send with TTL 255, as we always do.
 	GTSM bool
 	// BFD watches the path (RFC 5880, asynchronous): a packet each way in this interval, down after three are missing.
-	BFD time.Duration // 0: off
+	BFD          time.Duration // 0: off
+	Hold         time.Duration // hold time; keepalives are sent three times as often. 0: Config.Hold
+	ConnectRetry time.Duration // the longest rest between two attempts to connect; 0: 1 s
+	MaxPrefixes  uint32        // a peer that sends more is cut off for a minute; 0: no limit
+	// LongLived is for how long routes are kept, as a last resort, after RestartTime has passed (RFC 9494); 0: off.
+	LongLived time.Duration
+	AddPaths  uint8 // tell and ask for up to so many ways to a prefix (RFC 7911); 0: one
+	Reflect   bool  // the peer is a client of ours: we are its route reflector (RFC 4456)
+	// Prefer is the local preference of what the peer tells; 0: as it comes, which is 100 for other ASes.
+	Prefer uint32
+	Out    Out
+}
+
+// Out is what our announcements carry towards a peer.
+type Out struct {
+	MED         *uint32 // MULTI_EXIT_DISC; nil: none
+	LocalPref   *uint32 // LOCAL_PREF, which only peers of our own AS get; nil: 100
+	Prepend     uint8   // our own ASN so many times more
+	Communities []Community
+}
+
+// Peer is a router that we connect to.
+type Peer struct {
+	Name string // a name or an address; names are resolved again whenever there is no session
+	// Interface says that Name is a link, and the peer whoever announces itself there as a router (RFC 4861).
+	Interface bool
+	Settings
 }
 
 // Config is all that a Speaker needs to know. RouterID and ASN are mandatory.
@@ -47,16 +74,17 @@ type Config struct {
 	RouterID     netip.Addr
 	Port         int        // we listen here; 0: 179
 	LocalAddress netip.Addr // the address that we listen on and connect from; zero: any
+	IPv4, IPv6   bool       // the families of prefixes that are spoken about; none: IPv4
 	Peers        []Peer
-	Listen       []netip.Prefix // whoever connects from here is a peer, whatever its ASN (dynamic neighbours)
-	Transit      []route.Accept // learned prefixes that are announced on to other peers; empty: only our own are announced
-	Hold         time.Duration  // hold time; keepalives are sent three times as often. 0: 9 s
-	RestartTime  time.Duration  // peers keep our routes so long while we restart (RFC 4724). 0: 120 s
-	MaxPrefixes  uint32         // a peer that sends more is cut off for a minute; 0: no limit
-	// ListenPassword is what peers from Listen must sign with; empty: none.
-	ListenPassword string
-	ListenBFD      time.Duration // as Peer.BFD, for peers from Listen
-	Restarting     bool          // the kernel still holds the routes of the process before us
+	Listen       []netip.Prefix   // whoever connects from here is a peer, whatever its ASN (dynamic neighbours)
+	ListenAs     Settings         // and is spoken to so
+	Transit      []route.Accept   // learned prefixes that are announced on to other peers; empty: only our own are announced
+	Hold         time.Duration    // hold time; keepalives are sent three times as often. 0: 9 s
+	RestartTime  time.Duration    // peers keep our routes so long while we restart (RFC 4724). 0: 120 s
+	Restarting   bool             // the kernel still holds the routes of the process before us
+	Collectors   []netip.AddrPort // are told all that peers say (BMP, RFC 7854)
+	// Neighbor finds the router at the other end of a link. Nil: peers with Interface are never found.
+	Neighbor func(ctx context.Context, link string) (netip.Addr, error)
 }
 
 // State is where a session stands.
@@ -104,7 +132,9 @@ type Speaker struct {
 	sessions sessions
 
 	mu        sync.Mutex
-	announced map[netip.Prefix]bool // and whether it is leaving
+	announced map[netip.Prefix]route.Announcement
+	policy    policyInput
+	reason    string // that peers are told at the end (RFC 9003)
 }
 
 // New makes a speaker. onSession, if not nil, is told of every change of a session's state or problem, one at a time;
@@ -113,10 +143,11 @@ func New(cfg Config, log *slog.Logger, onSession func(Session)) *Speaker {
 	cfg.Port = or(cfg.Port, Port)
 	cfg.Hold = or(cfg.Hold, 9*time.Second)
 	cfg.RestartTime = or(cfg.RestartTime, 120*time.Second)
+	cfg.IPv4 = cfg.IPv4 || !cfg.IPv6
 	if onSession == nil {
 		onSession = func(Session) {}
 	}
-	s := &Speaker{cfg: cfg, log: log, onSession: onSession, started: make(chan struct{}), ready: make(chan struct{}), peers: make(chan []Peer, 1), announced: map[netip.Prefix]bool{}}
+	s := &Speaker{cfg: cfg, log: log, onSession: onSession, started: make(chan struct{}), ready: make(chan struct{}), peers: make(chan []Peer, 1), announced: map[netip.Prefix]route.Announcement{}, policy: newPolicyInput(cfg)}
 	s.begin = sync.OnceFunc(func() { close(s.ready) })
 	s.learned.init()
 	s.sessions.init(cfg.Peers)
@@ -140,6 +171,13 @@ func (s *Speaker) SetPeers(peers []Peer) {
 	s.peers <- peers
 }
 
+// Because gives the reason for the coming end of Run, which peers are told (RFC 9003).
+func (s *Speaker) Because(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reason = text
+}
+
 // HandOver makes the coming end of Run look like a crash to the peers: no Cease is sent, and they keep our routes for
 // RestartTime because our successor will be back (RFC 4724).
 func (s *Speaker) HandOver() { s.keep.Store(true) }
@@ -158,6 +196,7 @@ func (s *Speaker) Run(ctx context.Context) error {
 	}
 	close(s.started)
 	err := s.keepPeers(ctx)
+	s.sayGoodbye()
 	stop := s.srv.StopBgp(context.WithoutCancel(ctx), &api.StopBgpRequest{AllowGracefulRestart: s.keep.Load()})
 	if stop != nil {
 		stop = fmt.Errorf("stop bgp: %w", stop)
@@ -178,29 +217,63 @@ func (s *Speaker) keepPeers(ctx context.Context) error {
 }
 
 func (s *Speaker) start(ctx context.Context) error {
-	listen := "0.0.0.0"
-	if s.cfg.LocalAddress.IsValid() {
-		listen = s.cfg.LocalAddress.String()
-	}
 	err := s.srv.StartBgp(ctx, &api.StartBgpRequest{Global: &api.Global{
 		Asn:              s.cfg.ASN,
 		RouterId:         s.cfg.RouterID.String(),
 		ListenPort:       int32(s.cfg.Port),
-		ListenAddresses:  []string{listen},
+		ListenAddresses:  s.listenOn(),
 		UseMultiplePaths: true,
 	}})
 	if errors.Is(err, syscall.EADDRINUSE) {
-		return fmt.Errorf("listen on %s: port %d is taken by another program; `ss -ltnp sport = :%d` names it: %w", listen, s.cfg.Port, s.cfg.Port, err)
+		return fmt.Errorf("listen: port %d is taken by another program; `ss -ltnp sport = :%d` names it: %w", s.cfg.Port, s.cfg.Port, err)
 	}
 	if err != nil {
 		return fmt.Errorf("start bgp: %w", err)
 	}
-	for _, step := range []func(context.Context) error{s.exportPolicy, s.watch} {
+	for _, step := range []func(context.Context) error{s.assignPolicies, s.watch, s.tellCollectors} {
 		if err := step(ctx); err != nil {
 			return fmt.Errorf("start bgp: %w", err)
 		}
 	}
 	return nil
+}
+
+// listenOn are the addresses to listen on: one that is configured, or any of each family that this host has.
+func (s *Speaker) listenOn() []string {
+	if s.cfg.LocalAddress.IsValid() {
+		return []string{s.cfg.LocalAddress.String()}
+	}
+	any := []string{"0.0.0.0"}
+	if l, err := net.Listen("tcp6", "[::]:0"); err == nil { // a kernel may have no IPv6
+		_ = l.Close()
+		any = append(any, "::")
+	}
+	return any
+}
+
+func (s *Speaker) tellCollectors(ctx context.Context) error {
+	for _, c := range s.cfg.Collectors {
+		err := s.srv.AddBmp(ctx, &api.AddBmpRequest{
+			Address: c.Addr().String(), Port: uint32(c.Port()), Policy: api.AddBmpRequest_MONITORING_POLICY_PRE,
+			SysName: s.cfg.RouterID.String(), SysDescr: "l3edge routed",
+		})
+		if err != nil {
+			return fmt.Errorf("tell collector %s: %w", c, err)
+		}
+	}
+	return nil
+}
+
+// sayGoodbye tells the peers why the session ends, in the NOTIFICATION that ends it (RFC 9003).
+func (s *Speaker) sayGoodbye() {
+	s.mu.Lock()
+	reason := s.reason
+	s.mu.Unlock()
+	if reason == "" || s.keep.Load() {
+		return
+	}
+	_ = s.srv.ShutdownPeer(context.Background(), &api.ShutdownPeerRequest{Communication: reason}) // there may be no peer
+	s.sessions.awaitAllGone(time.Second)
 }
 
 // warnings lets only gobgp's warnings and errors through: its information is in Sessions, better told.

@@ -263,7 +263,7 @@ func TestPortTaken(t *testing.T) {
 func TestWrongASN(t *testing.T) {
 	loopback(t)
 	run(t, mls())
-	n := run(t, node(2, Peer{Name: "127.0.0.1", ASN: 64999}))
+	n := run(t, node(2, Peer{Name: "127.0.0.1", Settings: Settings{ASN: 64999}}))
 	within(t, 3*time.Second, "problem", func() bool { return n.said("the peer's ASN is not the one configured") })
 }
 
@@ -288,11 +288,11 @@ func TestSetPeers(t *testing.T) {
 func TestPasswordAndGTSM(t *testing.T) {
 	loopback(t)
 	router := mls()
-	router.ListenPassword = "secret"
+	router.ListenAs.Password = "secret"
 	run(t, router)
-	good := run(t, node(2, Peer{Name: "127.0.0.1", Password: "secret", GTSM: true}))
+	good := run(t, node(2, Peer{Name: "127.0.0.1", Settings: Settings{Password: "secret", GTSM: true}}))
 	within(t, 3*time.Second, "established", func() bool { return good.said("established") })
-	bad := run(t, node(3, Peer{Name: "127.0.0.1", Password: "wrong"}))
+	bad := run(t, node(3, Peer{Name: "127.0.0.1", Settings: Settings{Password: "wrong"}}))
 	within(t, 10*time.Second, "silence", func() bool { return bad.said("i/o timeout") })
 	if bad.said("established") {
 		t.Error("a wrong password is good enough")
@@ -303,7 +303,7 @@ func TestTooManyPrefixes(t *testing.T) {
 	loopback(t)
 	m := run(t, mls())
 	cfg := node(2, Peer{Name: "127.0.0.1"})
-	cfg.MaxPrefixes = 3
+	cfg.Peers[0].MaxPrefixes = 3
 	n := run(t, cfg)
 	announce(t, m, "10.10.1.0/24", "10.10.2.0/24", "10.10.3.0/24")
 	within(t, 3*time.Second, "three prefixes", func() bool { return len(n.Learned()) == 3 })

@@ -27,7 +27,7 @@ const (
 // connect dials the peer until a second has passed since its name was looked up and there is no session, or ctx ends.
 // It returns how long to wait before the next attempt.
 func (s *Speaker) connect(ctx context.Context, p Peer, addr netip.Addr, wait time.Duration) time.Duration {
-	for lookedUp := time.Now(); time.Since(lookedUp) < retryMost; {
+	for lookedUp := time.Now(); time.Since(lookedUp) < most(p); {
 		if !s.sessions.await(ctx, addr) || s.sessions.mustRenew(addr) {
 			return wait
 		}
@@ -37,7 +37,7 @@ func (s *Speaker) connect(ctx context.Context, p Peer, addr netip.Addr, wait tim
 		}
 		if err != nil {
 			s.report(p.Name, Active, err.Error())
-			wait = pause(ctx, wait)
+			wait = pause(ctx, wait, most(p))
 			continue
 		}
 		wait = retryFirst
@@ -60,8 +60,8 @@ func (s *Speaker) dial(ctx context.Context, p Peer, addr netip.Addr) (net.Conn, 
 		var err error
 		return errors.Join(c.Control(func(fd uintptr) { err = prepare(int(fd), p, addr) }), err)
 	}}
-	if s.cfg.LocalAddress.IsValid() {
-		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(s.cfg.LocalAddress, 0))
+	if from := s.from(p.Settings, addr); from.IsValid() {
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))
 	}
 	conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(addr.String(), strconv.Itoa(or(p.Port, Port))))
 	if err != nil {
@@ -78,19 +78,37 @@ func (s *Speaker) dial(ctx context.Context, p Peer, addr netip.Addr) (net.Conn, 
 
 const maxTTL = 255
 
+// from is the address to speak to a peer from; zero: any.
+func (s *Speaker) from(set Settings, peer netip.Addr) netip.Addr {
+	for _, a := range []netip.Addr{set.LocalAddress, s.cfg.LocalAddress} {
+		if a.IsValid() && a.Is4() == peer.Is4() {
+			return a
+		}
+	}
+	return netip.Addr{}
+}
+
 // prepare sets what must be on a socket before it connects.
 func prepare(fd int, p Peer, addr netip.Addr) error {
-	err := unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_TTL, maxTTL) // so that the peer may use GTSM
+	level, ttl, least := unix.IPPROTO_IP, unix.IP_TTL, unix.IP_MINTTL
+	if addr.Is6() {
+		level, ttl, least = unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, unix.IPV6_MINHOPCOUNT
+	}
+	err := unix.SetsockoptInt(fd, level, ttl, maxTTL) // so that the peer may use GTSM
 	if p.GTSM {
-		err = errors.Join(err, unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MINTTL, maxTTL))
+		err = errors.Join(err, unix.SetsockoptInt(fd, level, least, maxTTL))
 	}
 	if p.Password == "" {
 		return err
 	}
 	sig := unix.TCPMD5Sig{Keylen: uint16(len(p.Password))}
 	sig.Addr.Family = unix.AF_INET
-	a := addr.As4()
-	copy(sig.Addr.Data[2:], a[:])
+	at := sig.Addr.Data[2:] // struct sockaddr_in: port, address
+	if addr.Is6() {
+		sig.Addr.Family = unix.AF_INET6
+		at = sig.Addr.Data[6:] // struct sockaddr_in6: port, flow, address
+	}
+	copy(at, addr.AsSlice())
 	copy(sig.Key[:], p.Password)
 	if md5 := unix.SetsockoptTCPMD5Sig(fd, unix.IPPROTO_TCP, unix.TCP_MD5SIG, &sig); md5 != nil {
 		err = errors.Join(err, fmt.Errorf("sign with TCP MD5: %w", md5))

@@ -4,9 +4,11 @@ package bgp
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -17,11 +19,7 @@ import (
 const (
 	retryFirst = 250 * time.Millisecond
 	retryMost  = time.Second
-	// dynamicGroup names the peer group of all listen ranges.
-	dynamicGroup = "dynamic"
 )
-
-var ipv4Unicast = &api.Family{Afi: api.Family_AFI_IP, Safi: api.Family_SAFI_UNICAST}
 
 // kept is a peer that a goroutine looks after.
 type kept struct {
@@ -75,7 +73,7 @@ func (s *Speaker) followPeers(ctx context.Context, peers []Peer) error {
 // dropPeers ends the sessions with peers that are not in the set as they were.
 func (s *Speaker) dropPeers(ctx context.Context, running map[string]kept, peers []Peer) error {
 	for name, k := range running {
-		if slices.Contains(peers, k.peer) {
+		if slices.ContainsFunc(peers, func(p Peer) bool { return reflect.DeepEqual(p, k.peer) }) {
 			continue
 		}
 		k.stop()
@@ -83,6 +81,9 @@ func (s *Speaker) dropPeers(ctx context.Context, running map[string]kept, peers 
 		delete(running, name)
 		if addr := s.sessions.dismiss(name); addr.IsValid() {
 			if err := s.forgetPeer(ctx, k.peer, addr); err != nil {
+				return err
+			}
+			if _, err := s.changePolicy(ctx, func(in *policyInput) { delete(in.peers, addr) }); err != nil {
 				return err
 			}
 		}
@@ -96,13 +97,13 @@ func (s *Speaker) keepPeer(ctx context.Context, p Peer) error {
 	var have netip.Addr
 	wait := retryFirst // between attempts; it grows until a session stands
 	for {
-		addr, err := resolve(ctx, p.Name)
+		addr, err := s.resolve(ctx, p)
 		switch {
 		case ctx.Err() != nil:
 			return nil
 		case err != nil && !have.IsValid():
 			s.report(p.Name, Unresolved, err.Error())
-			wait = pause(ctx, wait)
+			wait = pause(ctx, wait, most(p))
 			continue
 		case err == nil && addr != have:
 			if have.IsValid() {
@@ -120,11 +121,11 @@ func (s *Speaker) keepPeer(ctx context.Context, p Peer) error {
 			if err := s.forgetPeer(ctx, p, have); err != nil {
 				return err
 			}
-			pause(ctx, after)
+			pause(ctx, after, after)
 			if err := s.addPeer(ctx, p, have); err != nil {
 				return err
 			}
-			wait = pause(ctx, wait) // a peer that flaps is not met more often than this
+			wait = pause(ctx, wait, most(p)) // a peer that flaps is not met more often than this
 		}
 	}
 }
@@ -140,125 +141,59 @@ func (s *Speaker) forgetPeer(ctx context.Context, p Peer, addr netip.Addr) error
 
 func (s *Speaker) addPeer(ctx context.Context, p Peer, addr netip.Addr) error {
 	s.sessions.bind(p.Name, addr)
+	_, err := s.changePolicy(ctx, func(in *policyInput) { in.peers[addr] = p.Settings })
+	if err != nil {
+		return err
+	}
 	if err := s.srv.AddPeer(ctx, &api.AddPeerRequest{Peer: s.peerConfig(p, addr)}); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("add peer %s at %s: %w", p.Name, addr, err)
 	}
 	return nil
 }
 
-// resolve finds the peer's IPv4 address; a name may be in /etc/hosts or in DNS.
-func resolve(ctx context.Context, name string) (netip.Addr, error) {
+// lookUpPatience is for how long a silent resolver is nothing to speak of.
+const lookUpPatience = 500 * time.Millisecond
+
+// resolve finds the peer's address now, and says so when that takes long.
+func (s *Speaker) resolve(ctx context.Context, p Peer) (netip.Addr, error) {
+	if p.Interface {
+		if s.cfg.Neighbor == nil {
+			return netip.Addr{}, errors.New("peers by link are not looked for")
+		}
+		return s.cfg.Neighbor(ctx, p.Name)
+	}
+	slow := time.AfterFunc(lookUpPatience, func() { s.stillLooking(p.Name) })
+	defer slow.Stop()
+	return Resolve(ctx, p.Name)
+}
+
+// Resolve finds the address of a name, in /etc/hosts or in DNS: IPv4 where there is one.
+func Resolve(ctx context.Context, name string) (netip.Addr, error) {
 	if a, err := netip.ParseAddr(name); err == nil {
 		return a, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip4", name)
+	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", name)
 	if err != nil {
 		return netip.Addr{}, err
 	}
-	return addrs[0].Unmap(), nil
+	for i := range addrs {
+		addrs[i] = addrs[i].Unmap()
+	}
+	return addrs[max(0, slices.IndexFunc(addrs, netip.Addr.Is4))], nil
 }
 
-// Resolve finds the address of a peer as the speaker will.
-func Resolve(ctx context.Context, name string) (netip.Addr, error) { return resolve(ctx, name) }
+// most is the longest rest between two attempts.
+func most(p Peer) time.Duration { return or(p.ConnectRetry, retryMost) }
 
-func (s *Speaker) peerConfig(p Peer, addr netip.Addr) *api.Peer {
-	c := &api.Peer{
-		Conf:            &api.PeerConf{NeighborAddress: addr.String(), PeerAsn: p.ASN, LocalAsn: s.cfg.ASN, AuthPassword: p.Password},
-		Transport:       s.transport(uint32(or(p.Port, Port))),
-		Timers:          s.timers(),
-		GracefulRestart: s.graceful(),
-		AfiSafis:        families(),
-		Bfd:             bfd(p.BFD),
-	}
-	if p.GTSM {
-		c.TtlSecurity = &api.TtlSecurity{Enabled: true, TtlMin: maxTTL}
-	} else { // the peer may want GTSM, or be further away
-		c.EbgpMultihop = &api.EbgpMultihop{Enabled: true, MultihopTtl: maxTTL}
-	}
-	return c
-}
-
-func (s *Speaker) listenRanges(ctx context.Context) error {
-	if len(s.cfg.Listen) == 0 {
-		return nil
-	}
-	err := s.srv.AddPeerGroup(ctx, &api.AddPeerGroupRequest{PeerGroup: &api.PeerGroup{
-		Conf:            &api.PeerGroupConf{PeerGroupName: dynamicGroup, LocalAsn: s.cfg.ASN, AuthPassword: s.cfg.ListenPassword},
-		Transport:       s.transport(0),
-		Timers:          s.timers(),
-		GracefulRestart: s.graceful(),
-		AfiSafis:        families(),
-		Bfd:             bfd(s.cfg.ListenBFD),
-	}})
-	if err != nil {
-		return fmt.Errorf("add peer group: %w", err)
-	}
-	for _, r := range s.cfg.Listen {
-		err := s.srv.AddDynamicNeighbor(ctx, &api.AddDynamicNeighborRequest{
-			DynamicNeighbor: &api.DynamicNeighbor{Prefix: r.String(), PeerGroup: dynamicGroup},
-		})
-		if err != nil {
-			return fmt.Errorf("add listen range %s: %w", r, err)
-		}
-	}
-	return nil
-}
-
-// transport leaves dialling to us, unless gobgp cannot be handed a connection.
-func (s *Speaker) transport(remotePort uint32) *api.Transport {
-	t := &api.Transport{PassiveMode: true, RemotePort: remotePort}
-	if s.cfg.LocalAddress.IsValid() {
-		t.LocalAddress = s.cfg.LocalAddress.String()
-	}
-	return t
-}
-
-func (s *Speaker) timers() *api.Timers {
-	hold := uint64(s.cfg.Hold / time.Second)
-	return &api.Timers{Config: &api.TimersConfig{
-		HoldTime: hold, KeepaliveInterval: max(hold/3, 1), ConnectRetry: 1, IdleHoldTimeAfterReset: 1,
-	}}
-}
-
-func bfd(interval time.Duration) *api.BfdPeerConfig {
-	if interval == 0 {
-		return nil
-	}
-	us := uint32(interval / time.Microsecond)
-	return &api.BfdPeerConfig{Enabled: true, DesiredMinimumTxInterval: us, RequiredMinimumReceive: us, DetectionMultiplier: 3}
-}
-
-// deferral bounds how long a restarted speaker waits for every peer's End-of-RIB before it announces (RFC 4724
-// section 4.1). A peer that never sends one must not keep the node off the net.
-const deferral = 3 * time.Second
-
-// graceful is RFC 4724 as it stands: a NOTIFICATION ends the session and what was learned by it. With RFC 8538's N bit, a
-// reset by BFD would keep the routes of a node that cannot be reached.
-func (s *Speaker) graceful() *api.GracefulRestart {
-	return &api.GracefulRestart{
-		Enabled:         true,
-		RestartTime:     uint32(s.cfg.RestartTime / time.Second),
-		DeferralTime:    uint32(deferral / time.Second),
-		LocalRestarting: s.cfg.Restarting,
-	}
-}
-
-func families() []*api.AfiSafi {
-	return []*api.AfiSafi{{
-		Config:            &api.AfiSafiConfig{Family: ipv4Unicast, Enabled: true},
-		MpGracefulRestart: &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: true}},
-	}}
-}
-
-// pause waits for d or the end of ctx and returns how long to wait the next time.
-func pause(ctx context.Context, d time.Duration) time.Duration {
+// pause waits for d or the end of ctx and returns how long to wait the next time, at most most.
+func pause(ctx context.Context, d, most time.Duration) time.Duration {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
 	case <-t.C:
 	}
-	return min(2*d, retryMost)
+	return min(2*d, most)
 }

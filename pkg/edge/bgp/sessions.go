@@ -5,6 +5,7 @@ package bgp
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -31,6 +32,8 @@ type entry struct {
 	renew  bool // lost for good: begin anew, without the rest that gobgp takes after a failure
 	onLink bool // it could be reached over a connected link
 	cutOff bool // it sent too much: begin anew only after a minute
+	// untold are the families whose End-of-RIB (RFC 4724 section 2) has not come yet.
+	untold map[bgp.Family]bool
 }
 
 func (t *sessions) init(peers []Peer) {
@@ -94,7 +97,11 @@ func (t *sessions) update(addr netip.Addr, f func(*entry)) (Session, bool) {
 func (t *sessions) updateName(name string, f func(*entry)) (Session, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.change(t.byName[name], f)
+	s := t.byName[name]
+	if s == nil { // dismissed meanwhile
+		return Session{}, false
+	}
+	return t.change(s, f)
 }
 
 func (t *sessions) change(s *entry, f func(*entry)) (Session, bool) {
@@ -133,6 +140,27 @@ func (t *sessions) until(ctx context.Context, addr netip.Addr, done func(entry) 
 		select {
 		case <-ctx.Done():
 			return false
+		case <-moved:
+		}
+	}
+}
+
+// awaitAllGone waits until no session is established, but not longer than d.
+func (t *sessions) awaitAllGone(d time.Duration) {
+	late := time.After(d)
+	for {
+		t.mu.Lock()
+		moved, up := t.moved, false
+		for _, e := range t.byAddr {
+			up = up || e.State == Established
+		}
+		t.mu.Unlock()
+		if !up {
+			return
+		}
+		select {
+		case <-late:
+			return
 		case <-moved:
 		}
 	}
@@ -225,6 +253,18 @@ func (s *Speaker) report(name string, state State, problem string) {
 	}
 }
 
+// stillLooking says that there is no address yet, unless there was one before.
+func (s *Speaker) stillLooking(name string) {
+	x, changed := s.sessions.updateName(name, func(x *entry) {
+		if !x.Address.IsValid() && x.Problem == "" {
+			x.State, x.Problem = Unresolved, "the resolver has not answered yet"
+		}
+	})
+	if changed {
+		s.onSession(x)
+	}
+}
+
 // peerEvent takes over what gobgp's state machine did.
 func (s *Speaker) peerEvent(ev *apiutil.WatchEventMessage_PeerEvent, _ time.Time) {
 	addr := ev.Peer.State.NeighborAddress
@@ -239,6 +279,9 @@ func (s *Speaker) peerEvent(ev *apiutil.WatchEventMessage_PeerEvent, _ time.Time
 		case state == Established:
 			x.ASN, x.RouterID, x.Problem = ev.Peer.State.PeerASN, ev.Peer.State.RouterID, ""
 			x.onLink = s.sessions.reaches(addr)
+			x.untold = spoken(ev.Peer.State)
+		case lost && ev.Peer.State.DisconnectMessage == "":
+			x.Problem = "the session ended without a reason"
 		case state == Idle && ev.Peer.State.DisconnectMessage != "" && reason != api.PeerState_DISCONNECT_REASON_DECONFIGURED:
 			x.Problem = explain(reason, ev.Peer.State.DisconnectMessage)
 		}
@@ -251,7 +294,7 @@ func (s *Speaker) peerEvent(ev *apiutil.WatchEventMessage_PeerEvent, _ time.Time
 		}
 		x.State = state
 	})
-	if changed && (state == Established || state == Idle) {
+	if changed && (state == Established || state == Idle && x.Problem != "") {
 		s.onSession(x)
 	}
 	if changed && state == Established {
@@ -260,6 +303,30 @@ func (s *Speaker) peerEvent(ev *apiutil.WatchEventMessage_PeerEvent, _ time.Time
 	if x.Dynamic && state == Idle && reason != api.PeerState_DISCONNECT_REASON_GRACEFUL_RESTART {
 		s.sessions.forget(addr)
 	}
+}
+
+// spoken are the families that both sides of a session speak (RFC 4760 section 8); without a word it is IPv4.
+func spoken(p apiutil.PeerState) map[bgp.Family]bool {
+	out := map[bgp.Family]bool{}
+	ours, theirs := families(p.LocalCap), families(p.RemoteCap)
+	for f := range ours {
+		out[f] = theirs[f]
+	}
+	maps.DeleteFunc(out, func(_ bgp.Family, both bool) bool { return !both })
+	return out
+}
+
+func families(caps []bgp.ParameterCapabilityInterface) map[bgp.Family]bool {
+	out := map[bgp.Family]bool{}
+	for _, c := range caps {
+		if mp, ok := c.(*bgp.CapMultiProtocol); ok {
+			out[mp.CapValue] = true
+		}
+	}
+	if len(out) == 0 {
+		out[bgp.RF_IPv4_UC] = true
+	}
+	return out
 }
 
 var states = map[bgp.FSMState]State{

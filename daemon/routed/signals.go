@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/l3edge/l3edge/pkg/edge/systemd"
+)
+
+// awaitEnd waits for a signal that ends the process, and ends everything. SIGUSR2 is a hand-over to the next process: peers
+// and kernel keep everything. SIGTERM is one, too, where the configuration says so; else it is a stop, as SIGINT always is.
+func (d *wiring) awaitEnd(ctx context.Context) error {
+	c := make(chan os.Signal, 1)
+	signal.Notify(c, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR2)
+	defer signal.Stop(c)
+	select {
+	case <-ctx.Done():
+		return nil
+	case sig := <-c:
+		d.tellManager(systemd.Stopping)
+		if sig == syscall.SIGUSR2 || sig == syscall.SIGTERM && d.conf.Load().keep {
+			d.log.Info("handing over: peers and kernel keep our routes")
+			d.handOver()
+		}
+		d.stop()
+		return nil
+	}
+}
+
+// handOver may come before there is a speaker: then assemble sees to it.
+func (d *wiring) handOver() {
+	d.handedOver.Store(true)
+	if sp := d.state.speaking(); sp != nil {
+		sp.HandOver()
+	}
+}
+
+func (d *wiring) tellManager(states ...string) {
+	if err := systemd.Notify(states...); err != nil {
+		d.log.Warn("cannot tell systemd", "problem", err)
+	}
+}
+
+// watchdog tells systemd that the daemon lives, for as long as its state can be asked for.
+func (d *wiring) watchdog(ctx context.Context) error {
+	within := systemd.Watchdog()
+	if within == 0 {
+		return nil
+	}
+	tick := time.NewTicker(within / 3)
+	defer tick.Stop()
+	for {
+		if _, err := d.state.status(ctx); err == nil {
+			d.tellManager(systemd.Alive)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bgp
+
+import (
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/osrg/gobgp/v4/pkg/apiutil"
+	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
+
+	"github.com/l3edge/l3edge/pkg/core/route"
+)
+
+// offer is all best ways to one prefix. Both slices are shared between prefixes and never changed.
+type offer struct {
+	via []route.Via
+	ids []uint32 // path identifiers (RFC 7911) beside via; nil when all are 0
+}
+
+func (o offer) id(i int) uint32 {
+	if o.ids == nil {
+		return 0
+	}
+	return o.ids[i]
+}
+
+// table holds the best ways to every prefix. gobgp tells changes only, through a queue without bound; we empty that
+// queue at once into this table, whose size is bounded by the number of prefixes, and a slow reader finds prefixes that
+// changed, not a history.
+type table struct {
+	mu      sync.Mutex
+	offers  map[netip.Prefix]offer
+	dirty   map[netip.Prefix]struct{}
+	count   map[netip.Addr]int  // ways per peer
+	single  map[route.Via]offer // offers of one way, of which there are as few as next hops
+	changed chan struct{}
+}
+
+func (t *table) init() {
+	t.offers, t.dirty, t.single = map[netip.Prefix]offer{}, map[netip.Prefix]struct{}{}, map[route.Via]offer{}
+	t.count = map[netip.Addr]int{}
+	t.changed = make(chan struct{}, 1)
+}
+
+// apply takes over changes and returns a peer that has named more ways than most allows it; 0: no limit. gobgp's own limit
+// counts all that a peer sent anew with each message, which makes a large table quadratic.
+func (t *table) apply(paths []*apiutil.Path, most func(peer netip.Addr) uint32) (tooMuch netip.Addr) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := len(t.dirty)
+	var asked netip.Addr // of the last look-up of a limit: runs of paths come from one peer
+	limit := 0
+	for _, p := range paths {
+		if p == nil || p.Family != bgp.RF_IPv4_UC && p.Family != bgp.RF_IPv6_UC || !p.PeerAddress.IsValid() { // without a peer it is our own
+			continue
+		}
+		nlri, ok := p.Nlri.(*bgp.IPAddrPrefix)
+		if !ok {
+			continue
+		}
+		before := t.offers[nlri.Prefix]
+		o := t.without(before, p.PeerAddress, p.RemoteID)
+		t.count[p.PeerAddress] += len(o.via) - len(before.via)
+		if !p.Withdrawal {
+			t.count[p.PeerAddress]++
+			o = t.with(o, via(p), p.RemoteID)
+		}
+		if len(o.via) == 0 {
+			delete(t.offers, nlri.Prefix)
+		} else {
+			t.offers[nlri.Prefix] = o
+		}
+		t.dirty[nlri.Prefix] = struct{}{}
+		if p.PeerAddress != asked {
+			asked, limit = p.PeerAddress, int(most(p.PeerAddress))
+		}
+		switch c := t.count[p.PeerAddress]; {
+		case c == 0:
+			delete(t.count, p.PeerAddress)
+		case limit > 0 && c > limit:
+			tooMuch = p.PeerAddress
+		}
+	}
+	if len(t.dirty) > n {
+		t.signal()
+	}
+	return tooMuch
+}
+
+// without is o less the way that one peer named under one identifier.
+func (t *table) without(o offer, peer netip.Addr, id uint32) offer {
+	var out offer
+	for i, v := range o.via {
+		if v.Peer != peer || o.id(i) != id {
+			out = t.with(out, v, o.id(i))
+		}
+	}
+	return out
+}
+
+func (t *table) with(o offer, v route.Via, id uint32) offer {
+	if len(o.via) == 0 && id == 0 {
+		one, ok := t.single[v]
+		if !ok {
+			one = offer{via: []route.Via{v}}
+			if len(t.single) >= 4096 { // a peer that invents next hops gets no memory for it
+				clear(t.single)
+			}
+			t.single[v] = one
+		}
+		return one
+	}
+	out := offer{via: append(slices.Clone(o.via), v)}
+	if o.ids != nil || id != 0 {
+		for i := range o.via {
+			out.ids = append(out.ids, o.id(i))
+		}
+		out.ids = append(out.ids, id)
+	}
+	return out
+}
+
+func (t *table) signal() {
+	select {
+	case t.changed <- struct{}{}:
+	default:
+	}
+}
+
+// Changed tells that Take has something to give. One token stands for any number of changes.
+func (s *Speaker) Changed() <-chan struct{} { return s.learned.changed }
+
+// Take returns every prefix that changed since the last call; no way means that the prefix is gone.
+func (s *Speaker) Take() []route.Learned {
+	t := &s.learned
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	out := make([]route.Learned, 0, len(t.dirty))
+	for prefix := range t.dirty {
+		out = append(out, route.Learned{Prefix: prefix, Via: t.offers[prefix].via})
+	}
+	clear(t.dirty)
+	return out
+}
+
+// Learned returns all prefixes.
+func (s *Speaker) Learned() []route.Learned {
+	t := &s.learned
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	out := make([]route.Learned, 0, len(t.offers))
+	for prefix, o := range t.offers {
+		out = append(out, route.Learned{Prefix: prefix, Via: o.via})
+	}
+	return out
+}

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -24,15 +25,15 @@ func requested(c *cni.Call) (ask, error) {
 	var a ask
 	var runtimeIPs, argIPs []string
 	var runtimeMAC, argMAC string
+	var errs []error
 	for _, get := range []func() (bool, error){
 		func() (bool, error) { return c.Runtime("ips", &runtimeIPs) },
 		func() (bool, error) { return c.CNIArg("ips", &argIPs) },
 		func() (bool, error) { return c.Runtime("mac", &runtimeMAC) },
 		func() (bool, error) { return c.CNIArg("mac", &argMAC) },
 	} {
-		if _, err := get(); err != nil {
-			return ask{}, err
-		}
+		_, err := get()
+		errs = append(errs, err)
 	}
 	envIP, _ := c.EnvArg("IP")
 	envMAC, _ := c.EnvArg("MAC")
@@ -43,9 +44,8 @@ func requested(c *cni.Call) (ask, error) {
 		for _, text := range from.texts {
 			addr, err := parseAddr(strings.TrimSpace(text))
 			if err != nil {
-				return ask{}, cni.Errorf(cni.CodeInvalidConfig, "%s: %w", from.place, err)
-			}
-			if !slices.Contains(a.addrs, addr) {
+				errs = append(errs, fmt.Errorf("%s: %w", from.place, err))
+			} else if !slices.Contains(a.addrs, addr) {
 				a.addrs = append(a.addrs, addr)
 			}
 		}
@@ -56,12 +56,12 @@ func requested(c *cni.Call) (ask, error) {
 		}
 		mac, err := attach.ParseMAC(from.text)
 		if err != nil {
-			return ask{}, cni.Errorf(cni.CodeInvalidConfig, "%s: %w", from.place, err)
+			errs = append(errs, fmt.Errorf("%s: %w", from.place, err))
+		} else if a.mac == nil {
+			a.mac = &mac
 		}
-		a.mac = &mac
-		break
 	}
-	return a, nil
+	return a, errors.Join(errs...)
 }
 
 // parseAddr reads an address with or without a length, which the range decides.

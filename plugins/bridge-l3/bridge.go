@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/l3edge/l3edge/pkg/core/attach"
+	"github.com/l3edge/l3edge/pkg/core/podnet"
 	"github.com/l3edge/l3edge/pkg/edge/cni"
 	"github.com/l3edge/l3edge/pkg/edge/rtnl"
 	"github.com/l3edge/l3edge/pkg/edge/sysctl"
@@ -19,14 +20,14 @@ import (
 
 // ensureBridge makes the bridge when have is zero, and otherwise mends what is missing on it. Many first ADDs may do this
 // at once: each message succeeds, or finds its work done.
-func ensureBridge(host *rtnl.Conn, have rtnl.Link, want attach.Attachment, conf config) (rtnl.Link, error) {
+func ensureBridge(host *rtnl.Conn, have rtnl.Link, want attach.Attachment, conf podnet.Config) (rtnl.Link, error) {
 	made := false
 	if have.Index == 0 {
 		var err error
 		if made, err = host.MakeBridge(want.Bridge); err != nil {
 			return have, err
 		}
-		if made {
+		if made && want.Bridge.Leg == nil {
 			if err := apply(want.Bridge.Fresh); err != nil {
 				return have, err
 			}
@@ -43,29 +44,71 @@ func ensureBridge(host *rtnl.Conn, have rtnl.Link, want attach.Attachment, conf 
 			return have, err
 		}
 	}
-	for _, gateway := range want.Bridge.Addrs {
-		if err := ensureGateway(host, have, gateway, conf); err != nil {
+	gateway, err := ensureVLAN(host, have, want)
+	if err != nil {
+		return have, err
+	}
+	for _, a := range want.Bridge.Addrs {
+		if err := ensureGateway(host, gateway, a, conf); err != nil {
 			return have, err
 		}
 	}
-	for _, s := range want.Settings {
+	return have, ensureSettings(want.Settings, made)
+}
+
+// ensureSettings makes the node's settings; a lack that matters is told once, when the bridge is made.
+func ensureSettings(settings []attach.Setting, tell bool) error {
+	for _, s := range settings {
 		if s.Optional == "" {
 			if err := sysctl.Ensure(s.Name, s.Value); err != nil {
-				return have, err
+				return err
 			}
 		} else if ok, err := sysctl.EnsureIfPresent(s.Name, s.Value); err != nil {
-			return have, err
-		} else if !ok && made {
+			return err
+		} else if !ok && tell {
 			fmt.Fprintf(os.Stderr, "bridge-l3: this kernel has no setting %s: %s\n", s.Name, s.Optional)
 		}
 	}
-	return have, nil
+	return nil
+}
+
+// ensureVLAN makes the bridge keep VLANs apart where it must, and returns the interface that is to have the gateway
+// addresses: the bridge, or the node's leg in the pods' VLAN, which is made when it is not there. Its port comes up last,
+// so one that is up is whole.
+func ensureVLAN(host *rtnl.Conn, bridge rtnl.Link, want attach.Attachment) (rtnl.Link, error) {
+	if want.Bridge.Filtering && !bridge.Filtering {
+		if err := host.SetFiltering(bridge.Index); err != nil {
+			return bridge, err
+		}
+	}
+	leg := want.Bridge.Leg
+	if leg == nil {
+		return bridge, nil
+	}
+	port, err := host.Link(leg.Port.Name)
+	if errors.Is(err, rtnl.ErrNoLink) {
+		err = host.MakeVeth(leg.Port, bridge.Index, attach.Pod{Name: leg.Name, MAC: leg.MAC, MTU: leg.Port.MTU}, -1)
+		if err == nil {
+			err = apply(want.Bridge.Fresh)
+		}
+		if err == nil || errors.Is(err, rtnl.ErrExists) { // another ADD was faster
+			port, err = host.Link(leg.Port.Name)
+		}
+	}
+	if err != nil {
+		return bridge, err
+	}
+	gateway, err := host.Link(leg.Name)
+	if err != nil || port.Up {
+		return gateway, err
+	}
+	return gateway, errors.Join(host.SetVLANs(port.Index, leg.Port), host.Up(gateway.Index, false), host.StartPort(leg.Port))
 }
 
 // ensureGateway gives the bridge a gateway address, which it has already for all but the first pod. Beside another address
 // of the family it is taken back again, or with forceAddress the other one removed, unless that is the gateway of another
 // range of this network.
-func ensureGateway(host *rtnl.Conn, bridge rtnl.Link, gateway netip.Prefix, conf config) error {
+func ensureGateway(host *rtnl.Conn, bridge rtnl.Link, gateway netip.Prefix, conf podnet.Config) error {
 	added, err := host.AddAddr(bridge.Index, gateway, false)
 	if err != nil || !added {
 		return err
@@ -79,7 +122,7 @@ func ensureGateway(host *rtnl.Conn, bridge rtnl.Link, gateway netip.Prefix, conf
 		return err
 	}
 	for _, p := range have {
-		if p == gateway || conf.isGateway(p.Addr()) && p.Addr() != gateway.Addr() || family == unix.AF_INET6 && !p.Masked().Overlaps(gateway.Masked()) {
+		if p == gateway || conf.IsGateway(p.Addr()) && p.Addr() != gateway.Addr() || family == unix.AF_INET6 && !p.Masked().Overlaps(gateway.Masked()) {
 			continue
 		}
 		if !conf.Force {
@@ -91,17 +134,6 @@ func ensureGateway(host *rtnl.Conn, bridge rtnl.Link, gateway netip.Prefix, conf
 		}
 	}
 	return nil
-}
-
-func (conf config) isGateway(a netip.Addr) bool {
-	for _, set := range conf.Sets {
-		for _, r := range set {
-			if r.Gateway == a {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // apply makes settings of the calling thread's namespace for an interface that is new.

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/l3edge/l3edge/pkg/core/attach"
+	"github.com/l3edge/l3edge/pkg/core/podnet"
 	"github.com/l3edge/l3edge/pkg/edge/cni"
 	"github.com/l3edge/l3edge/pkg/edge/guard"
 	"github.com/l3edge/l3edge/pkg/edge/lease"
@@ -19,14 +20,14 @@ import (
 
 // check compares everything that ADD made with what is there and names the first difference.
 func check(c *cni.Call) error {
-	conf, err := parse(c)
+	conf, _, err := parse(c)
 	if err != nil {
 		return err
 	}
 	if c.Net.PrevResult == nil {
 		return cni.Errorf(cni.CodeInvalidConfig, "prevResult: missing")
 	}
-	if err := conf.complete(); err != nil {
+	if err := complete(&conf); err != nil {
 		return err
 	}
 	ns, err := openPod(c.Netns)
@@ -57,7 +58,7 @@ func check(c *cni.Call) error {
 }
 
 // expected is the attachment that the previous result and the configuration speak of, its lease included.
-func expected(c *cni.Call, conf config, host *rtnl.Conn) (attach.Attachment, error) {
+func expected(c *cni.Call, conf podnet.Config, host *rtnl.Conn) (attach.Attachment, error) {
 	fail := func(format string, args ...any) (attach.Attachment, error) {
 		return attach.Attachment{}, cni.Errorf(cni.CodeCheckFailed, format, args...)
 	}
@@ -69,7 +70,7 @@ func expected(c *cni.Call, conf config, host *rtnl.Conn) (attach.Attachment, err
 	if err != nil {
 		return fail("prevResult: interface %s: %w", c.IfName, err)
 	}
-	addrs, err := conf.recall(c, ips)
+	addrs, err := recall(c, conf, ips)
 	if err != nil {
 		return fail("%w", err)
 	}
@@ -93,11 +94,11 @@ func expected(c *cni.Call, conf config, host *rtnl.Conn) (attach.Attachment, err
 			conf.Routes = append(conf.Routes, toRoute(r))
 		}
 	}
-	return attach.Decide(conf.spec(c, mtu, addrs, &mac)), nil
+	return attach.Decide(spec(c, conf, mtu, addrs, &mac)), nil
 }
 
 // recall finds out what the addresses of the previous result are to this network, and that they are held.
-func (conf config) recall(c *cni.Call, ips []cni.IP) ([]attach.Addr, error) {
+func recall(c *cni.Call, conf podnet.Config, ips []cni.IP) ([]attach.Addr, error) {
 	if conf.Delegate != "" {
 		if _, err := c.Delegate(conf.Delegate, "CHECK"); err != nil {
 			return nil, err
@@ -122,7 +123,7 @@ func (conf config) recall(c *cni.Call, ips []cni.IP) ([]attach.Addr, error) {
 }
 
 // holds compares the lease with the addresses of the result.
-func holds(c *cni.Call, conf config, addrs []attach.Addr) error {
+func holds(c *cni.Call, conf podnet.Config, addrs []attach.Addr) error {
 	l, err := lease.At(conf.LeaseDir + "/" + c.Net.Name).Find(record(c).Owner)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("lease: %s of container %s holds no address", c.IfName, c.ContainerID)
@@ -156,7 +157,8 @@ func observeNode(host *rtnl.Conn, want attach.Attachment) (attach.Attachment, er
 	}
 	if bridge.Up && bridge.Kind == "bridge" {
 		have.Bridge = attach.Bridge{Name: bridge.Name, MAC: bridge.MAC, MTU: bridge.MTU, Promisc: bridge.Promisc}
-		if have.Bridge.Addrs, err = host.Addrs(bridge.Index, 0); err != nil {
+		have.Bridge.Filtering = bridge.Filtering
+		if err := observeGateway(host, bridge, want.Bridge, &have.Bridge); err != nil {
 			return have, err
 		}
 	}
@@ -167,6 +169,11 @@ func observeNode(host *rtnl.Conn, want attach.Attachment) (attach.Attachment, er
 	have.Port = attach.Port{Name: port.Name, Alias: port.Alias, MAC: port.MAC, MTU: port.MTU, Hairpin: port.Hairpin, Isolated: port.Isolated}
 	if port.Master != 0 && port.Master == bridge.Index {
 		have.Port.Bridge = bridge.Name
+		if len(want.Port.VLANs) > 0 {
+			if have.Port.VLANs, err = host.VLANs(port.Index); err != nil {
+				return have, err
+			}
+		}
 	}
 	if !want.Port.Guard.Equal(attach.Guard{}) {
 		g, err := guard.Dial()
@@ -180,6 +187,33 @@ func observeNode(host *rtnl.Conn, want attach.Attachment) (attach.Attachment, er
 	}
 	have.Settings, err = observe(want.Settings)
 	return have, err
+}
+
+// observeGateway reads the interface that has the gateway addresses: the bridge, or the node's leg in the pods' VLAN.
+func observeGateway(host *rtnl.Conn, bridge rtnl.Link, want attach.Bridge, have *attach.Bridge) (err error) {
+	gateway := bridge
+	if leg := want.Leg; leg != nil {
+		var port rtnl.Link
+		gateway, err = host.Link(leg.Name)
+		if err == nil {
+			port, err = host.Link(leg.Port.Name)
+		}
+		if errors.Is(err, rtnl.ErrNoLink) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		have.Leg = &attach.Leg{Name: leg.Name, MAC: gateway.MAC}
+		if port.Up && port.Master == bridge.Index {
+			have.Leg.Port.Bridge = bridge.Name
+		}
+		if have.Leg.Port.VLANs, err = host.VLANs(port.Index); err != nil {
+			return err
+		}
+	}
+	have.Addrs, err = host.Addrs(gateway.Index, 0)
+	return err
 }
 
 // observePod reads the pod's side; it runs in the pod's namespace.
@@ -228,11 +262,11 @@ func observe(want []attach.Setting) (have []attach.Setting, err error) {
 
 // status says whether an ADD would work, and whether the pods that are there are reachable.
 func status(c *cni.Call) error {
-	conf, err := parse(c)
+	conf, _, err := parse(c)
 	if err != nil {
 		return cni.Errorf(cni.CodeNotAvailable, "%w", err)
 	}
-	if err := conf.complete(); err != nil {
+	if err := complete(&conf); err != nil {
 		return err
 	}
 	if conf.Delegate != "" {
@@ -261,7 +295,7 @@ func status(c *cni.Call) error {
 	if _, err := host.Link(conf.Bridge); errors.Is(err, rtnl.ErrNoLink) {
 		return nil // the first ADD makes it, and turns forwarding on
 	}
-	v4, v6 := conf.families()
+	v4, v6 := conf.Families()
 	for _, s := range attach.NodeSettings(v4, v6, true) {
 		if v, err := sysctl.Get(s.Name); err == nil && v != s.Value {
 			return cni.Errorf(cni.CodeLimitedConnectivity, "%s is %s: pods cannot leave this node until it is %s", s.Name, v, s.Value)

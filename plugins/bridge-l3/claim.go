@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/l3edge/l3edge/pkg/core/attach"
+	"github.com/l3edge/l3edge/pkg/core/podnet"
 	"github.com/l3edge/l3edge/pkg/core/pool"
 	"github.com/l3edge/l3edge/pkg/core/subnet"
 	"github.com/l3edge/l3edge/pkg/edge/cni"
@@ -82,15 +83,15 @@ func (j *job) delegate() error {
 		j.conf.Routes = append(j.conf.Routes, toRoute(route))
 		j.conf.DefaultRoute = j.conf.DefaultAsked
 	}
-	if j.conf.DNS.IsZero() {
-		j.conf.DNS = r.DNS
+	if j.dns.IsZero() {
+		j.dns = r.DNS
 	}
 	return nil
 }
 
 // delegated turns the addresses that another plugin gave into ours. A bridge that is a gateway needs an address: the
 // subnet's first where none is named.
-func delegated(conf config, ips []cni.IP) (out []attach.Addr) {
+func delegated(conf podnet.Config, ips []cni.IP) (out []attach.Addr) {
 	for _, ip := range ips {
 		a := attach.Addr{Addr: ip.Address.Addr(), Subnet: ip.Address.Masked(), Gateway: ip.Gateway}
 		if conf.Gateway && !a.Gateway.IsValid() {
@@ -115,6 +116,10 @@ func (j *job) held() (out []netip.Addr) {
 		out = append(out, a.Addr)
 	}
 	return out
+}
+
+func toRoute(r cni.Route) attach.Route {
+	return attach.Route{Dst: r.Dst.Masked(), Via: r.GW, MTU: r.MTU, AdvMSS: r.AdvMSS, Priority: r.Priority, Table: r.Table, Scope: r.Scope}
 }
 
 func record(c *cni.Call) lease.Record {

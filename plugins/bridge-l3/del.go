@@ -7,6 +7,7 @@ import (
 	"io/fs"
 
 	"github.com/l3edge/l3edge/pkg/core/attach"
+	"github.com/l3edge/l3edge/pkg/core/podnet"
 	"github.com/l3edge/l3edge/pkg/edge/cni"
 	"github.com/l3edge/l3edge/pkg/edge/guard"
 	"github.com/l3edge/l3edge/pkg/edge/lease"
@@ -16,7 +17,7 @@ import (
 
 // del removes one attachment. It needs neither namespace nor previous result, and nothing to be there.
 func del(c *cni.Call) error {
-	conf := locate(c)
+	conf := podnet.Locate(c.Keys)
 	host, err := rtnl.Dial()
 	if err != nil {
 		return err
@@ -50,7 +51,7 @@ func leave(keep ...int) func(int, []byte) error {
 }
 
 // detach removes the link, and what binds its port. The address stays held until it is gone.
-func detach(c *cni.Call, conf config, host *rtnl.Conn, held *lease.Lease) error {
+func detach(c *cni.Call, conf podnet.Config, host *rtnl.Conn, held *lease.Lease) error {
 	err := removePort(host, attach.PortName(c.ContainerID, c.IfName), held != nil && held.Guarded)
 	if errors.Is(err, rtnl.ErrNoLink) {
 		return detachForeign(c, conf, host)
@@ -83,7 +84,7 @@ func removePort(host *rtnl.Conn, name string, guarded bool) error {
 
 // detachForeign removes the pod's interface when another plugin made it on the same bridge: a node that changed from the
 // reference plugin has such pods, and runtimes delete by the configuration of today.
-func detachForeign(c *cni.Call, conf config, host *rtnl.Conn) error {
+func detachForeign(c *cni.Call, conf podnet.Config, host *rtnl.Conn) error {
 	ns, err := openPod(c.Netns)
 	if err != nil {
 		return nil //nolint:nilerr // no namespace, no interface

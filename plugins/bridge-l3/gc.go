@@ -9,7 +9,10 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/l3edge/l3edge/pkg/core/attach"
+	"github.com/l3edge/l3edge/pkg/core/podnet"
 	"github.com/l3edge/l3edge/pkg/edge/cni"
 	"github.com/l3edge/l3edge/pkg/edge/guard"
 	"github.com/l3edge/l3edge/pkg/edge/lease"
@@ -18,7 +21,7 @@ import (
 
 // gc removes every attachment of this network that the runtime does not name: link and lease, whichever is left.
 func gc(c *cni.Call) error {
-	conf := locate(c)
+	conf := podnet.Locate(c.Keys)
 	host, err := rtnl.Dial()
 	if err != nil {
 		return err
@@ -49,9 +52,7 @@ func gc(c *cni.Call) error {
 			errs = append(errs, fmt.Errorf("container %s, %s: %w", o.ContainerID, o.IfName, err))
 		}
 	}
-	if conf.CheckMAC || conf.CheckSource {
-		errs = append(errs, prune(host))
-	}
+	errs = append(errs, prune(host))
 	if conf.Delegate != "" {
 		_, err := c.Delegate(conf.Delegate, "GC")
 		errs = append(errs, err)
@@ -59,19 +60,24 @@ func gc(c *cni.Call) error {
 	return errors.Join(errs...)
 }
 
-// prune removes what binds ports that are gone.
+// prune removes what binds ports that are gone, whatever the configuration says of binding by now. The ports are listed
+// after the bindings, so that one which is just being made is not taken for gone.
 func prune(host *rtnl.Conn) error {
-	links, err := host.Links()
-	if err != nil {
-		return err
-	}
 	g, err := guard.Dial()
+	if errors.Is(err, unix.EPROTONOSUPPORT) {
+		return nil // no nftables, so nothing is bound
+	}
 	if err != nil {
 		return err
 	}
 	defer g.Close()
-	return g.Prune(func(port string) bool {
-		return slices.ContainsFunc(links, func(l rtnl.Link) bool { return l.Name == port })
+	return g.Prune(func() (map[string]bool, error) {
+		links, err := host.Links()
+		names := make(map[string]bool, len(links))
+		for _, l := range links {
+			names[l.Name] = true
+		}
+		return names, err
 	})
 }
 

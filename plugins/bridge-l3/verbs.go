@@ -4,8 +4,10 @@ package main
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/l3edge/l3edge/pkg/core/attach"
+	"github.com/l3edge/l3edge/pkg/core/podnet"
 	"github.com/l3edge/l3edge/pkg/edge/announce"
 	"github.com/l3edge/l3edge/pkg/edge/cni"
 	"github.com/l3edge/l3edge/pkg/edge/guard"
@@ -17,15 +19,11 @@ import (
 
 // add makes one attachment: all of it, or on an error none of it.
 func add(c *cni.Call) (*cni.Result, error) {
-	conf, err := parse(c)
+	conf, ask, err := parse(c)
 	if err != nil {
 		return nil, err
 	}
-	ask, err := requested(c)
-	if err != nil {
-		return nil, err
-	}
-	if err := conf.complete(); err != nil {
+	if err := complete(&conf); err != nil {
 		return nil, err
 	}
 	ns, err := openPod(c.Netns)
@@ -45,21 +43,34 @@ func add(c *cni.Call) (*cni.Result, error) {
 		return nil, leaseError(err)
 	}
 	defer held.Close()
-	job := &job{call: c, conf: conf, ask: ask, ns: ns, host: host, lease: held}
+	job := &job{call: c, conf: conf, ask: ask, dns: c.Net.DNS, ns: ns, host: host, lease: held}
 	if err := job.clearInterrupted(); err != nil {
 		return nil, err
 	}
 	if err := once.Run(job.steps()); err != nil {
-		return nil, err
+		return nil, refusal(conf, err)
 	}
 	return job.result()
+}
+
+// refusal says which key asks for what this kernel has not got.
+func refusal(conf podnet.Config, err error) error {
+	if !errors.Is(err, rtnl.ErrNoVLANs) {
+		return err
+	}
+	key := fmt.Sprintf("vlan: %d", conf.VLAN.Access)
+	if conf.VLAN.Access == 0 {
+		key = fmt.Sprintf("vlanTrunk: %v", conf.VLAN.Trunk)
+	}
+	return cni.Errorf(cni.CodeUnsupportedField, "%s: %w; give each VLAN a network with a bridge of its own", key, rtnl.ErrNoVLANs)
 }
 
 // job is one ADD under way: what has been found out and made so far.
 type job struct {
 	call   *cni.Call
-	conf   config
+	conf   podnet.Config
 	ask    ask
+	dns    cni.DNS
 	ns     *netns.Handle
 	host   *rtnl.Conn
 	lease  *lease.Lease
@@ -79,6 +90,7 @@ func (j *job) steps() []once.Step {
 		{Name: "prepare bridge", Do: j.prepareBridge},
 		{Name: "make link", Do: j.makeLink, Undo: j.removeLink},
 		{Name: "configure pod", Do: j.configurePod},
+		{Name: "join VLANs", Do: j.joinVLANs},
 		{Name: "bind port", Do: j.bind, Undo: j.unbind},
 		{Name: "start port", Do: j.startPort},
 	}
@@ -139,7 +151,7 @@ func (j *job) prepareBridge() error {
 	if err != nil {
 		return err
 	}
-	j.want = attach.Decide(j.conf.spec(j.call, mtu, j.addrs, j.ask.mac))
+	j.want = attach.Decide(spec(j.call, j.conf, mtu, j.addrs, j.ask.mac))
 	j.bridge, err = ensureBridge(j.host, j.bridge, j.want, j.conf)
 	return err
 }
@@ -224,6 +236,18 @@ func (j *job) configurePod() error {
 	})
 }
 
+// joinVLANs puts the port in its VLANs, before it passes anything.
+func (j *job) joinVLANs() error {
+	if len(j.want.Port.VLANs) == 0 {
+		return nil
+	}
+	port, err := j.host.Link(j.want.Port.Name)
+	if err != nil {
+		return err
+	}
+	return j.host.SetVLANs(port.Index, j.want.Port)
+}
+
 // bind lets the port pass only what its pod may send, before it passes anything.
 func (j *job) bind() error {
 	if j.want.Port.Guard.Equal(attach.Guard{}) && !j.lease.Guarded {
@@ -260,7 +284,10 @@ func (j *job) result() (*cni.Result, error) {
 			{Name: w.Port.Name, MAC: w.Port.MAC.String(), MTU: w.Port.MTU},
 			{Name: w.Pod.Name, MAC: w.Pod.MAC.String(), MTU: w.Pod.MTU, Sandbox: j.call.Netns},
 		},
-		DNS: j.conf.DNS,
+		DNS: j.dns,
+	}
+	if leg := w.Bridge.Leg; leg != nil {
+		r.Interfaces = append(r.Interfaces, cni.Interface{Name: leg.Name, MAC: leg.MAC.String(), MTU: leg.Port.MTU})
 	}
 	for i, a := range j.addrs {
 		r.IPs = append(r.IPs, cni.IP{Address: w.Pod.Addrs[i], Gateway: a.Gateway, Interface: &podIndex})
@@ -275,7 +302,8 @@ func (j *job) result() (*cni.Result, error) {
 	}
 	if r.DNS.IsZero() && j.conf.ResolvConf != "" {
 		var err error
-		if r.DNS, err = readResolvConf(j.conf.ResolvConf); err != nil {
+		if r.DNS, err = cni.ReadResolvConf(j.conf.ResolvConf); err != nil {
+			err = fmt.Errorf("ipam.resolvConf: %w", err)
 			return nil, errors.Join(err, j.removeLink(), j.giveBack())
 		}
 	}

@@ -91,13 +91,18 @@ func (c *Conn) Get(port string) (attach.Guard, error) {
 	return g, nil
 }
 
-// Prune removes the bindings of ports that keep does not know.
-func (c *Conn) Prune(keep func(port string) bool) error {
+// Prune removes the bindings of ports that are gone. ports lists those that are there; it is called after the bindings have
+// been read, as a port is bound only when it is there.
+func (c *Conn) Prune(ports func() (map[string]bool, error)) error {
 	all, err := c.elements("")
+	if err != nil || len(all) == 0 {
+		return err
+	}
+	there, err := ports()
 	if err != nil {
 		return err
 	}
-	stale := slices.DeleteFunc(all, func(e element) bool { return keep(e.port()) })
+	stale := slices.DeleteFunc(all, func(e element) bool { return there[e.port()] })
 	if err := c.change(stale, nil); err != nil {
 		return fmt.Errorf("remove bindings of ports that are gone: %w", err)
 	}

@@ -69,7 +69,7 @@ func TestTheTableReadsAsItSays(t *testing.T) {
 	if g, err := c.Get("veth1"); err != nil || !g.Equal(three) {
 		t.Errorf("changed: %+v, %v", g, err)
 	}
-	if err := c.Prune(func(port string) bool { return port == "veth2" }); err != nil {
+	if err := c.Prune(func() (map[string]bool, error) { return map[string]bool{"veth2": true}, nil }); err != nil {
 		t.Error(err)
 	}
 	if g, err := c.Get("veth1"); err != nil || !g.Equal(attach.Guard{}) {

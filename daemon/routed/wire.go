@@ -131,8 +131,11 @@ func (d *wiring) assemble(id identity) error {
 		sweep = min(sweep, 30*time.Second) // whoever is still there has connected again by then
 	}
 	d.speaker = bgp.New(cfg, d.log, d.tellSession)
+	wake := time.AfterFunc(time.Hour, func() { d.loop.Trigger() })
+	wake.Stop()
 	d.router = router.New(router.Options{
 		Speaker: d.speaker, Kernel: d.table, Log: d.log, SweepAfter: sweep, Intents: d.intents(), Policy: policy(*conf),
+		Wake: func(after time.Duration) { wake.Reset(after) },
 	})
 	d.loop = loop.New(loop.Options{Name: "routes", Sync: d.router.Sync, Log: d.log, Resync: time.Minute})
 	d.tellNextHops()

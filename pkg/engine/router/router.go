@@ -47,6 +47,8 @@ type Options struct {
 	Log     *slog.Logger
 	// SweepAfter bounds how long routes that an earlier process left are kept when not all peers become synced.
 	SweepAfter time.Duration
+	// Wake asks for a round at a later time; nil: nobody is asked, and what was put off waits for the next round.
+	Wake func(time.Duration)
 }
 
 // Router is the state between two rounds. Sync must not overlap with itself; everything else may be called from anywhere.
@@ -61,6 +63,8 @@ type Router struct {
 	topo     route.Topology
 	resolver *route.Resolver // of topo
 	lost     map[netip.Addr]time.Time
+	damper   route.Damper
+	read     time.Time // when the kernel was last read
 	actual   route.FIB
 	desired  route.FIB
 	stale    map[netip.Prefix]bool // left by an earlier process and not learned again yet
@@ -80,17 +84,11 @@ type news struct {
 	changed  []route.Learned
 }
 
-// gateway is one that was lost or is back.
-type gateway struct {
-	addr netip.Addr
-	lost bool
-}
-
-// lostFor is longer than BGP takes to withdraw what a lost peer told.
-const lostFor = 10 * time.Second
-
 // some is how many lines of one kind a round logs one by one; more are told as a number.
 const some = 16
+
+// trust is how long the picture of the kernel is believed while news never ends.
+const trust = 2 * time.Minute
 
 // New returns a Router that has done nothing yet.
 func New(o Options) *Router {
@@ -117,17 +115,6 @@ func (r *Router) SetPolicy(p route.Policy) {
 	r.hear(func() { r.o.Policy, r.news.decide = p, true })
 }
 
-// Lose says that a gateway does not answer any more, before BGP has withdrawn its paths: traffic that has another way
-// takes it at once. Find says that it is back.
-func (r *Router) Lose(gw netip.Addr) {
-	r.hear(func() { r.news.gateways = append(r.news.gateways, gateway{gw.WithZone(""), true}) })
-}
-
-// Find ends Lose.
-func (r *Router) Find(gw netip.Addr) {
-	r.hear(func() { r.news.gateways = append(r.news.gateways, gateway{gw.WithZone(""), false}) })
-}
-
 func (r *Router) hear(f func()) {
 	r.newsMu.Lock()
 	defer r.newsMu.Unlock()
@@ -148,9 +135,10 @@ func (r *Router) Sync(context.Context) error {
 	defer r.mu.Unlock()
 	err := r.lose(&n) // first: every millisecond loses packets
 	n.changed = r.o.Speaker.Take()
-	if len(n.changed) == 0 && len(n.gone) == 0 && !n.decide {
+	if quiet := r.damper.Damped() == 0 && len(n.changed) == 0; quiet && len(n.gone) == 0 && !n.decide || began.Sub(r.read) > trust {
 		n.topology, n.reread = true, true
 	}
+	r.damp(&n)
 	if err == nil {
 		err = r.round(n, policy, intents)
 	}
@@ -164,32 +152,28 @@ func (r *Router) Sync(context.Context) error {
 	return nil
 }
 
-// lose takes traffic off the gateways that were lost.
-func (r *Router) lose(n *news) error {
-	for gw, since := range r.lost {
-		if time.Since(since) > lostFor {
-			delete(r.lost, gw)
-			n.topology = true
-		}
+// damp slows down what flaps.
+func (r *Router) damp(n *news) {
+	now := time.Now()
+	known := func(p netip.Prefix) bool { _, ok := r.desired[p]; return ok }
+	through, began, ended, next := r.damper.Pass(n.changed, known, now)
+	n.changed = through
+	r.tellEach(slog.LevelWarn, "prefix flaps: followed once a second until it is calm", began)
+	r.tellEach(slog.LevelInfo, "prefix is calm again", ended)
+	if !next.IsZero() && r.o.Wake != nil {
+		r.o.Wake(next.Sub(now))
 	}
-	for _, g := range n.gateways {
-		_, known := r.lost[g.addr]
-		n.topology = n.topology || g.lost != known
-		if !g.lost {
-			delete(r.lost, g.addr)
-			continue
-		}
-		r.lost[g.addr] = time.Now()
-		moved, err := r.o.Kernel.Lose(g.addr)
-		if err != nil {
-			return err
-		}
-		if len(moved) > 0 {
-			r.actual.Move(moved)
-			r.o.Log.Warn("gateway lost, traffic moved", "nexthop", g.addr, "sets", len(moved))
-		}
+}
+
+// tellEach logs a line per prefix, or one for all when they are many.
+func (r *Router) tellEach(level slog.Level, msg string, prefixes []netip.Prefix) {
+	if len(prefixes) > some {
+		r.o.Log.Log(context.Background(), level, msg, "prefix", prefixes[0], "count", len(prefixes))
+		return
 	}
-	return nil
+	for _, p := range prefixes {
+		r.o.Log.Log(context.Background(), level, msg, "prefix", p)
+	}
 }
 
 func (r *Router) round(n news, pol route.Policy, intents []route.Intent) error {
@@ -228,6 +212,7 @@ func (r *Router) round(n news, pol route.Policy, intents []route.Intent) error {
 func (r *Router) look(n news) (err error) {
 	if n.reread || r.actual == nil {
 		first := r.actual == nil
+		r.read = time.Now()
 		if r.actual, err = r.o.Kernel.Read(); err != nil {
 			return err
 		}
@@ -397,52 +382,4 @@ func (r *Router) Flush() error {
 		err = errors.Join(err, f)
 	}
 	return err
-}
-
-// Rounds counts what Sync did.
-type Rounds struct {
-	OK     uint64        `json:"ok"`
-	Failed uint64        `json:"failed"`
-	Spent  time.Duration `json:"spent"` // nanoseconds
-}
-
-// Status is what the router holds, sorted by prefix.
-type Status struct {
-	Routes    []Route              `json:"routes"`
-	Announced []route.Announcement `json:"announced"`
-	Held      []route.Held         `json:"held,omitempty"`
-	Refused   []route.Refused      `json:"refused,omitempty"`
-	Rounds    Rounds               `json:"rounds"`
-}
-
-// Route is one prefix in the kernel.
-type Route struct {
-	Prefix netip.Prefix `json:"prefix"`
-	Via    []netip.Addr `json:"via,omitempty"`          // none: unreachable
-	Stale  bool         `json:"stale,omitempty"`        // left by an earlier process, not yet told again by a peer
-	Failed bool         `json:"unprogrammed,omitempty"` // wanted but not in the kernel
-}
-
-// Status tells where things stand.
-func (r *Router) Status() Status {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	s := Status{Routes: []Route{}, Announced: slices.Clone(r.decision.Announce), Held: slices.Clone(r.decision.Held), Rounds: r.rounds}
-	for p, e := range r.actual {
-		x := Route{Prefix: p, Stale: r.stale[p]}
-		for _, h := range e.Hops {
-			x.Via = append(x.Via, h.Gateway)
-		}
-		s.Routes = append(s.Routes, x)
-	}
-	for p := range r.desired {
-		if _, ok := r.actual[p]; !ok {
-			s.Routes = append(s.Routes, Route{Prefix: p, Failed: true})
-		}
-	}
-	slices.SortFunc(s.Routes, func(a, b Route) int { return a.Prefix.Compare(b.Prefix) })
-	for _, p := range slices.SortedFunc(maps.Keys(r.refused), netip.Prefix.Compare) {
-		s.Refused = append(s.Refused, r.refused[p]...)
-	}
-	return s
 }

@@ -222,6 +222,48 @@ func TestALostGatewayLosesItsTrafficAtOnce(t *testing.T) {
 	})
 }
 
+func TestAFlappingPeerDoesNotWearOutTheKernel(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, k, r := setup()
+		var log strings.Builder
+		r.o.Log = slog.New(slog.NewTextHandler(&log, nil))
+		wake := time.NewTimer(time.Hour)
+		r.o.Wake = func(d time.Duration) { wake.Reset(d) }
+		step(t, r, k, "start", "+ 10.10.10.0/24: unreachable\n")
+		k.log.Reset()
+		reads := k.reads
+		for i := range 1001 {
+			if i%2 == 0 {
+				s.learn("10.10.20.0/24", "10.20.30.1")
+			} else {
+				s.learn("10.10.20.0/24")
+			}
+			if err := r.Sync(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if n := strings.Count(k.log.String(), "\n"); n > 25 {
+			t.Errorf("1001 flaps became %d changes in the kernel", n)
+		}
+		if n := strings.Count(log.String(), "prefix flaps"); n != 1 {
+			t.Errorf("told %d times:\n%s", n, log.String())
+		}
+		if r.Status().Damped != 1 || k.reads != reads {
+			t.Errorf("damped %d, and the table was read %d times for it", r.Status().Damped, k.reads-reads)
+		}
+		for r.Status().Damped > 0 {
+			<-wake.C
+			if err := r.Sync(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, ok := k.fib[pfx("10.10.20.0/24")]; !ok || r.Status().Damped != 0 || !strings.Contains(log.String(), "prefix is calm again") {
+			t.Errorf("after the last flap: %v, damped %d", k.fib, r.Status().Damped)
+		}
+	})
+}
+
 func TestSweep(t *testing.T) {
 	t.Run("what was left is kept until all peers have told everything", func(t *testing.T) {
 		s, k, r := setup("10.10.20.0/24", "10.10.30.0/24", "10.10.40.0/24")

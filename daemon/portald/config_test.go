@@ -99,12 +99,12 @@ func TestSampleManifests(t *testing.T) {
 		t.Fatal(err)
 	}
 	nets := []netip.Prefix{netip.MustParsePrefix("10.100.0.0/16")}
-	want := portals.Decide(s, portal.Compute(s, portal.Options{Node: node.Node{Name: "kubminion1"}, Nets: nets}), portals.NFTables)
+	want := portals.Decide(s, portal.Options{Node: node.Node{Name: "kubminion1"}, Nets: nets}, portals.NFTables)
 	if len(want.Problems) > 0 {
 		t.Error(want.Problems)
 	}
 	got := map[string]int{}
-	for key, p := range want.Table.Portals {
+	for key, p := range want.Portals() {
 		got[p.Service.String()+" "+key.String()] = len(p.Endpoints)
 	}
 	samples := map[string]int{

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/l3edge/l3edge/pkg/core/node"
@@ -30,7 +31,7 @@ type userspace struct {
 	families map[bool]*ipt.Family // by Is4
 
 	// As last applied.
-	table portal.Table
+	table portal.Table // by its identity
 	ports map[portal.Key]uint16
 	known bool // the kernel holds the rules for these
 }
@@ -45,7 +46,7 @@ func (u *userspace) Apply(ctx context.Context, t portal.Table, tune map[service.
 			return errors.Join(proxyErr, err)
 		}
 	}
-	if !u.known || !maps.Equal(ports, u.ports) || !sameServices(t, u.table) {
+	if !u.known || !maps.Equal(ports, u.ports) || !sameServices(u.table, t) {
 		err := u.eachFamily(t, ports, func(f *ipt.Family, rules ipt.Rules) error {
 			_, err := f.Apply(ctx, rules)
 			return err
@@ -60,16 +61,11 @@ func (u *userspace) Apply(ctx context.Context, t portal.Table, tune map[service.
 }
 
 // sameServices reports that both tables have the same rules, given the same ports: they differ in endpoints at most.
-func sameServices(a, b portal.Table) bool {
-	if len(a.Portals) != len(b.Portals) {
-		return false
-	}
-	for key, p := range a.Portals {
-		if q, ok := b.Portals[key]; !ok || p.Service != q.Service {
-			return false
-		}
-	}
-	return true
+func sameServices(was, now portal.Table) bool {
+	changed, known := now.Since(was)
+	return known && !slices.ContainsFunc(changed, func(c portal.Change) bool {
+		return c.Was == nil || c.Now == nil || c.Was.Service != c.Now.Service
+	})
 }
 
 func (u *userspace) Forget() error {
@@ -90,7 +86,7 @@ func (u *userspace) Plan(t portal.Table) (string, error) {
 		return "", err
 	}
 	var text strings.Builder
-	for _, key := range portals.Sorted(t) {
+	for _, key := range portals.Sorted(t.Portals) {
 		if ports[key] == 0 {
 			fmt.Fprintf(&text, "# %s gets a new proxy port, and rules for it\n", key)
 		}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"strings"
@@ -135,8 +136,8 @@ func prepare(c config, log *slog.Logger) (*wiring, *manager, error) {
 func (w *wiring) tasks(l net.Listener) []task.Task {
 	sync := loop.New(loop.Options{Name: "portals", Sync: w.keeper.Sync, Log: w.log, Resync: w.c.resync})
 	watch := func(ctx context.Context) error {
-		return file.Watch(ctx, w.c.services, w.c.remember, func(s service.Snapshot, err error) {
-			w.keeper.SetSnapshot(s, err)
+		return file.Watch(ctx, w.c.services, w.c.remember, func(d service.Delta, err error) {
+			w.keeper.Change(d, err)
 			sync.Trigger()
 		})
 	}
@@ -196,7 +197,7 @@ func load(c config) (portals.Desired, *wiring, error) {
 	if errors.Is(source, fs.ErrNotExist) { // a wrong path is not a wish for no services
 		return portals.Desired{}, nil, source
 	}
-	want := portals.Decide(s, portal.Compute(s, portal.Options{Node: n, Nets: c.nets}), c.mode)
+	want := portals.Decide(s, portal.Options{Node: n, Nets: c.nets}, c.mode)
 	if source != nil {
 		want.Problems = append(want.Problems, source)
 	}
@@ -210,8 +211,9 @@ func dryRun(c config, out io.Writer) error {
 		return err
 	}
 	var b strings.Builder
-	for _, key := range portals.Sorted(want.Table) {
-		fmt.Fprintf(&b, "# %s %s -> %v\n", want.Table.Portals[key].Service, key, want.Table.Portals[key].Endpoints)
+	all := maps.Collect(want.Portals())
+	for _, key := range portals.Sorted(all) {
+		fmt.Fprintf(&b, "# %s %s -> %v\n", all[key].Service, key, all[key].Endpoints)
 	}
 	for _, p := range want.Problems {
 		fmt.Fprintf(&b, "# problem: %s\n", strings.ReplaceAll(p.Error(), "\n", "\n# problem: "))
@@ -246,13 +248,7 @@ func once(ctx context.Context, c config, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	for _, key := range portals.Sorted(want.User) {
-		p := want.User.Portals[key]
-		if p.Affinity > 0 && want.Tuning[p.Service.Name].Mode == "" {
-			want.Kernel.Portals[key] = p
-			want.Problems = append(want.Problems, fmt.Errorf("%s of %s: sessionAffinity ClientIP is not kept: it needs portald to stay", key, p.Service))
-			continue
-		}
+	for _, key := range portals.Sorted(want.User.Portals) {
 		want.Problems = append(want.Problems, fmt.Errorf("%s of %s: userspace mode needs portald to stay", key, want.User.Portals[key].Service))
 	}
 	for _, p := range want.Problems {

@@ -156,18 +156,19 @@ func TestMerge(t *testing.T) {
 	http := func(n int32) []discovery.EndpointPort { return []discovery.EndpointPort{{Name: ptr("http"), Port: &n}} }
 	moving := discovery.Endpoint{Addresses: []string{"10.10.10.2"}}
 	notReady := discovery.Endpoint{Addresses: []string{"10.10.10.2"}, Conditions: discovery.EndpointConditions{Ready: ptr(false)}}
-	got := Merge(svc, []Slice{
+	parts := []Slice{
 		must(t, slice(http(8080), notReady)),
 		must(t, slice(http(8080), moving)), // the same endpoint in two slices: the ready one counts
 		must(t, slice(http(9090), discovery.Endpoint{Addresses: []string{"10.10.20.2"}})),
 		must(t, slice([]discovery.EndpointPort{{Name: ptr("dns"), Port: ptr(int32(5353))}}, moving)), // TCP: not the service's port
-	})
+	}
 	ready := service.Endpoint{Ready: true, Serving: true}
 	a, b := ready, ready
 	a.Addr, b.Addr = netip.MustParseAddrPort("10.10.10.2:8080"), netip.MustParseAddrPort("10.10.20.2:9090")
-	want := map[service.PortName][]service.Endpoint{{Name: svc.Name, Port: "http"}: {a, b}}
-	if d := cmp.Diff(want, got, values); d != "" {
-		t.Errorf("(-want +got):\n%s", d)
+	for i, want := range [][]service.Endpoint{{a, b}, nil} {
+		if d := cmp.Diff(want, Merge(svc.Ports[i], parts), values); d != "" {
+			t.Errorf("port %d (-want +got):\n%s", i, d)
+		}
 	}
 }
 

@@ -4,61 +4,90 @@ package kubeobj
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/l3edge/l3edge/pkg/core/service"
 )
 
-// Snapshot puts Services and the slices of their endpoints together. Slices without a Service are left out.
-func Snapshot(svcs []service.Service, slices []Slice) service.Snapshot {
-	s := service.Snapshot{
-		Services:  make(map[service.Name]service.Service, len(svcs)),
-		Endpoints: make(map[service.PortName][]service.Endpoint, len(svcs)),
-	}
-	for _, svc := range svcs {
-		s.Services[svc.Name] = svc
-	}
-	of := make(map[service.Name][]Slice, len(svcs))
-	for _, sl := range slices {
-		of[sl.Service] = append(of[sl.Service], sl)
-	}
-	for name, svc := range s.Services {
-		for port, eps := range Merge(svc, of[name]) {
-			s.Endpoints[port] = eps
-		}
-	}
-	return s
-}
-
-// Merge returns the endpoints of each port of svc, out of all slices that hold some. A slice's port belongs to the
+// Merge returns the endpoints of one port of a Service, out of all slices that hold some. A slice's port belongs to the
 // Service's port of the same name and protocol. An endpoint that stands in two slices, as it does for a moment while
 // the controller moves it, counts once: the readier of the two wins.
-func Merge(svc service.Service, slices []Slice) map[service.PortName][]service.Endpoint {
-	out := make(map[service.PortName][]service.Endpoint, len(svc.Ports))
-	for _, p := range svc.Ports {
-		var eps []service.Endpoint
-		at := map[netip.AddrPort]int{}
-		for _, sl := range slices {
-			for _, sp := range sl.Ports {
-				if sp.Name != p.Name || sp.Protocol != p.Protocol {
-					continue
-				}
-				for _, e := range sp.Endpoints {
-					i, dup := at[e.Addr]
-					switch {
-					case !dup:
-						at[e.Addr] = len(eps)
-						eps = append(eps, e)
-					case readiness(e) > readiness(eps[i]):
-						eps[i] = e
-					}
-				}
+func Merge(p service.Port, parts []Slice) []service.Endpoint {
+	m := merger{port: p}
+	m.add(parts)
+	return m.eps
+}
+
+func (e *entry) merge(p service.Port) []service.Endpoint {
+	m := merger{port: p}
+	for _, part := range e.parts {
+		m.add(part.slices)
+	}
+	return m.eps
+}
+
+// merger gathers endpoints. What stands in one slice alone is not copied.
+type merger struct {
+	port service.Port
+	eps  []service.Endpoint
+	at   map[netip.AddrPort]int // where each is in eps; nil while nobody needs to know
+	own  bool                   // eps is ours to change
+}
+
+func (m *merger) add(parts []Slice) {
+	for _, sl := range parts {
+		for _, sp := range sl.Ports {
+			if sp.Name != m.port.Name || sp.Protocol != m.port.Protocol || len(sp.Endpoints) == 0 {
+				continue
+			}
+			if m.eps == nil && distinct(sp.Endpoints) {
+				m.eps = slices.Clip(sp.Endpoints)
+				continue
+			}
+			m.index(len(sp.Endpoints))
+			for _, e := range sp.Endpoints {
+				m.one(e)
 			}
 		}
-		if eps != nil {
-			out[service.PortName{Name: svc.Name, Port: p.Name}] = eps
+	}
+}
+
+// index makes eps ours, and knows its addresses.
+func (m *merger) index(more int) {
+	if m.own {
+		return
+	}
+	m.own, m.at = true, make(map[netip.AddrPort]int, len(m.eps)+more)
+	m.eps = append(make([]service.Endpoint, 0, len(m.eps)+more), m.eps...)
+	for i, e := range m.eps {
+		m.at[e.Addr] = i
+	}
+}
+
+func (m *merger) one(e service.Endpoint) {
+	i, dup := m.at[e.Addr]
+	switch {
+	case !dup:
+		m.at[e.Addr] = len(m.eps)
+		m.eps = append(m.eps, e)
+	case readiness(e) > readiness(m.eps[i]):
+		m.eps[i] = e
+	}
+}
+
+// distinct reports that no address stands twice in a list, where that is quick to see.
+func distinct(eps []service.Endpoint) bool {
+	if len(eps) > 8 {
+		return false
+	}
+	for i, e := range eps {
+		for _, o := range eps[:i] {
+			if o.Addr == e.Addr {
+				return false
+			}
 		}
 	}
-	return out
+	return true
 }
 
 func readiness(e service.Endpoint) int {

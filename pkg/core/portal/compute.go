@@ -31,12 +31,16 @@ type claim struct {
 }
 
 // claims lists every Key of one service, in no order.
-func claims(svc service.Service, eps map[service.PortName][]service.Endpoint, o *Options) []claim {
+func claims(st *service.State, o *Options) []claim {
 	var out []claim
-	for _, port := range svc.Ports {
+	svc := &st.Service
+	for i, port := range svc.Ports {
 		name := service.PortName{Name: svc.Name, Port: port.Name}
 		for _, v4 := range []bool{true, false} {
-			pick := choose(svc, eps[name], v4, o)
+			if !asks(svc, port, v4, o) {
+				continue
+			}
+			pick := choose(svc, st.Of(i), v4, o)
 			add := func(a netip.Addr, number uint16, kind Kind) {
 				if a.Is4() != v4 {
 					return
@@ -72,6 +76,14 @@ func claims(svc service.Service, eps map[service.PortName][]service.Endpoint, o 
 	return out
 }
 
+// asks reports that the service has an address of the family for the port.
+func asks(svc *service.Service, port service.Port, v4 bool, o *Options) bool {
+	has := func(as []netip.Addr) bool {
+		return slices.ContainsFunc(as, func(a netip.Addr) bool { return a.Is4() == v4 })
+	}
+	return has(svc.ClusterIPs) || has(svc.LoadBalancers) || has(svc.ExternalIPs) || port.NodePort != 0 && has(o.NodePortAddrs)
+}
+
 // nobody is a source range that no address lies in: ranges of the other family only still mean "not everybody".
 var nobody = map[bool]netip.Prefix{
 	true:  netip.PrefixFrom(netip.IPv4Unspecified(), 32),
@@ -99,7 +111,7 @@ type choices struct {
 }
 
 // choose applies readiness, topology and policies to the endpoints of one family.
-func choose(svc service.Service, eps []service.Endpoint, v4 bool, o *Options) choices {
+func choose(svc *service.Service, eps []service.Endpoint, v4 bool, o *Options) choices {
 	var all []service.Endpoint
 	for _, e := range eps {
 		if e.Addr.Addr().Is4() == v4 {
@@ -107,8 +119,11 @@ func choose(svc service.Service, eps []service.Endpoint, v4 bool, o *Options) ch
 			all = append(all, e)
 		}
 	}
-	here := slices.DeleteFunc(slices.Clone(all), func(e service.Endpoint) bool { return !local(e, o) })
 	cluster := Choice{Endpoints: addrs(nearest(usable(all), svc.Distribution, o))}
+	if svc.InternalPolicy == service.Cluster && svc.ExternalPolicy == service.Cluster {
+		return choices{internal: cluster, cluster: cluster}
+	}
+	here := slices.DeleteFunc(slices.Clone(all), func(e service.Endpoint) bool { return !local(e, o) })
 	locally := Choice{Endpoints: addrs(usable(here))}
 	if len(cluster.Endpoints) > 0 {
 		// There are endpoints, only not here: silence lets a load balancer try elsewhere, a refusal would be final.

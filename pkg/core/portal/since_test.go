@@ -15,8 +15,8 @@ import (
 	"github.com/l3edge/l3edge/pkg/core/service"
 )
 
-// Services that come, go, change and fight for addresses: each Table is what a fresh Compute says, Since names every key
-// that differs, and what is published does not change any more.
+// Services that come, go, change and fight for addresses: each Table is what a fresh Compute says, and the changes that Since
+// names lead from one to the next.
 func TestSinceNamesEveryKeyThatDiffers(t *testing.T) {
 	r := rand.New(rand.NewPCG(5, 6))
 	o := Options{Nets: []netip.Prefix{netip.MustParsePrefix("10.100.0.0/16")}}
@@ -34,40 +34,33 @@ func TestSinceNamesEveryKeyThatDiffers(t *testing.T) {
 		return s
 	}
 	old, oldest := m.Compute(service.Snapshot{}), Table{}
+	kept := map[Key]Portal{} // what following the changes leads to
 	for i := range 300 {
-		before := map[Key]Portal{}
-		for k, p := range old.Portals {
-			before[k] = p
-		}
 		s := draw()
 		now := m.Compute(s)
 		if d := cmp.Diff(Compute(s, o), now, cmpopts.IgnoreUnexported(Table{}), cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{})); d != "" {
 			t.Fatalf("step %d (-fresh +memo):\n%s", i, d)
 		}
-		keys, known := now.Since(old)
+		changed, known := now.Since(old)
 		if !known {
 			t.Fatalf("step %d: not known", i)
 		}
 		named := map[Key]bool{}
-		for _, k := range keys {
-			if named[k] {
-				t.Errorf("step %d: %s is named twice", i, k)
+		for _, c := range changed {
+			if named[c.Key] {
+				t.Errorf("step %d: %s is named twice", i, c.Key)
 			}
-			named[k] = true
-		}
-		for _, tab := range []Table{old, now} {
-			for k := range tab.Portals {
-				a, had := old.Portals[k]
-				b, has := now.Portals[k]
-				if !named[k] && (had != has || !a.Equal(b)) {
-					t.Errorf("step %d: %s differs and is not named", i, k)
-				}
+			named[c.Key] = true
+			was, had := kept[c.Key]
+			if had != (c.Was != nil) || had && !was.Equal(*c.Was) {
+				t.Errorf("step %d: %s was %v, it says %v", i, c.Key, was, c.Was)
+			}
+			if delete(kept, c.Key); c.Now != nil {
+				kept[c.Key] = *c.Now
 			}
 		}
-		for k, p := range before {
-			if q, ok := old.Portals[k]; !ok || !p.Equal(q) {
-				t.Errorf("step %d: the published table changed at %s", i, k)
-			}
+		if d := cmp.Diff(kept, now.Portals, cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{})); d != "" {
+			t.Fatalf("step %d: the changes lead elsewhere (-changes +table):\n%s", i, d)
 		}
 		if _, known := now.Since(oldest); known && now.step.n > oldest.step.n+1 {
 			t.Errorf("step %d: known since two steps ago", i)

@@ -63,7 +63,7 @@ type Choice struct {
 }
 
 // Portal is what stands behind one Key. Its own Endpoints and OnEmpty are for clients on this node: its pods and itself.
-// It has 128 bytes, the most that a map holds in place: one more, and a copy of the map allocates for each portal.
+// It has 128 bytes, the most that a map holds in place: one more, and each portal is allocated.
 type Portal struct {
 	Service     service.PortName
 	Kind        Kind
@@ -93,7 +93,7 @@ func (p Portal) Equal(o Portal) bool {
 	return p.Outside == nil || p.Outside.OnEmpty == o.Outside.OnEmpty && slices.Equal(p.Outside.Endpoints, o.Outside.Endpoints)
 }
 
-// Table is the whole answer of one node at one moment. It is immutable once published.
+// Table is the whole answer of one node at one moment. Compute's is immutable; a Memo's is true until its next Update.
 type Table struct {
 	Portals map[Key]Portal
 	Nets    []netip.Prefix // portal nets: addresses inside that no Service holds are rejected, never routed
@@ -107,17 +107,23 @@ type Table struct {
 // line is the identity of a Memo, whose Tables follow one another. It has a size: two of no size may be one.
 type line struct{ _ byte }
 
-// step is where a Table stands among those of its Memo, and the keys that may differ from the one before.
+// step is where a Table stands among those of its Memo, and what is not as in the one before.
 type step struct {
 	line    *line
 	n       uint64
-	changed []Key
+	changed []Change
 }
 
-// Since lists the keys under which t may differ from old, each once; false: that is not known, anything may. It is known of
-// Tables that one Memo made one after the other, and of parts of them (other Portals put in) by a rule that looks at
-// nothing but a key and its Portal.
-func (t Table) Since(old Table) ([]Key, bool) {
+// Change is one Key that is not answered as before; nil: it is not answered, or was not.
+type Change struct {
+	Key      Key
+	Was, Now *Portal
+}
+
+// Since lists what is not as in old, each Key once; false: that is not known, anything may. It is known of Tables that one
+// Memo made one after the other, and of what Part makes of them. Of old nothing but its identity is looked at: its Portals
+// may have changed since.
+func (t Table) Since(old Table) ([]Change, bool) {
 	switch {
 	case t.step.line == nil || t.step.line != old.step.line:
 		return nil, false
@@ -125,6 +131,18 @@ func (t Table) Since(old Table) ([]Key, bool) {
 		return nil, true
 	}
 	return t.step.changed, t.step.n == old.step.n+1
+}
+
+// Same reports that t and old are of one Memo with nothing between them.
+func (t Table) Same(old Table) bool {
+	return t.step.line != nil && t.step.line == old.step.line && t.step.n == old.step.n
+}
+
+// Part is a part of t: other Portals, chosen by a rule that looks at nothing but a Key and its Portal, and what of t's
+// changes concerns them.
+func (t Table) Part(portals map[Key]Portal, changed []Change) Table {
+	t.Portals, t.step.changed = portals, changed
+	return t
 }
 
 // Refusal is a claim of a Service that the Table does not grant.

@@ -7,6 +7,7 @@
 package file
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -25,10 +26,9 @@ import (
 // then, so a caller that can live with mistakes reports the error and goes on. A missing directory is an error
 // (fs.ErrNotExist) with an empty Snapshot.
 func Load(dir string) (service.Snapshot, error) {
-	s := store{dir: dir, files: map[string]*entry{}}
+	s := newStore(dir, memory{})
 	err := s.scan()
-	snap, problems := s.snapshot()
-	return snap, errors.Join(append([]error{err}, problems...)...)
+	return s.book.Take().Snapshot(), errors.Join(append([]error{err}, s.problems()...)...)
 }
 
 // stamp tells whether a file has changed since it was read.
@@ -41,19 +41,39 @@ type stamp struct {
 // entry is one file: its last good content, and what is wrong with the newest.
 type entry struct {
 	stamp         stamp
-	good          manifest
+	good          []span
 	broken, notes []Problem
 	everGood      bool
 }
 
-// store is the directory as last read.
+// store is the directory as last read. The book holds what counts of it.
 type store struct {
 	dir     string
+	book    *kubeobj.Book
 	files   map[string]*entry
+	wrong   map[string]bool     // files with something to say about
+	holders map[string][]holder // of the objects by key, in the order of the files: the first counts
+	rivals  map[string]bool     // keys with several holders
 	memory  memory
-	scanned bool // the directory has been read since this process began
+	due     map[string]stamp // good files that the memory has not seen
+	scanned bool             // the directory has been read since this process began
 	pruned  bool
 	trouble map[string]error // what the memory could not do, by file; empty name: list itself
+}
+
+// holder is a file that has an object.
+type holder struct {
+	file string
+	line int
+	doc  *doc
+	at   int // which of the document's objects
+}
+
+func newStore(dir string, m memory) store {
+	return store{
+		dir: dir, memory: m, book: kubeobj.NewBook(), files: map[string]*entry{}, wrong: map[string]bool{},
+		holders: map[string][]holder{}, rivals: map[string]bool{}, due: map[string]stamp{}, trouble: map[string]error{},
+	}
 }
 
 // scan reads what has changed since the last scan and forgets what is gone. A directory that cannot be read takes
@@ -70,9 +90,9 @@ func (s *store) scan() error {
 	for _, e := range list {
 		if counts(e.Name()) {
 			here[e.Name()] = true
-			s.read(e.Name())
 		}
 	}
+	s.read(here)
 	for name := range s.files {
 		if !here[name] {
 			s.forget(name)
@@ -105,8 +125,8 @@ func (s *store) recallAll() {
 	for _, name := range names {
 		if s.files[name] == nil {
 			e := &entry{}
-			s.recall(name, e)
 			s.files[name] = e
+			s.recall(name, e)
 		}
 	}
 }
@@ -117,14 +137,20 @@ func (s *store) recall(name string, e *entry) {
 	if !ok {
 		return
 	}
-	if m, broken, _ := parse(filepath.Join(s.dir, name), text); len(broken) == 0 {
-		e.good, e.everGood = m, true
+	if spans := parse(text, nil); len(brokenOf(spans)) == 0 {
+		s.replace(name, e, spans)
+		e.everGood = true
 	}
 }
 
 // forget drops a file that is gone.
 func (s *store) forget(name string) {
+	if e := s.files[name]; e != nil {
+		s.replace(name, e, nil)
+	}
 	delete(s.files, name)
+	delete(s.wrong, name)
+	delete(s.due, name)
 	s.note(name, s.memory.forget(name))
 }
 
@@ -134,10 +160,32 @@ func (s *store) note(name string, err error) {
 		delete(s.trouble, name)
 		return
 	}
-	if s.trouble == nil {
-		s.trouble = map[string]error{}
-	}
 	s.trouble[name] = err
+}
+
+// remember shows the memory at most n good files that it has not seen, and reports whether there are more. It is done
+// when services have what they need: a restart that comes before it finds an older text.
+func (s *store) remember(n int) (more bool) {
+	for name, stamp := range s.due {
+		if n--; n < 0 {
+			return true
+		}
+		delete(s.due, name)
+		path := filepath.Join(s.dir, name)
+		if fi, err := os.Stat(path); err == nil && stampOf(fi) == stamp { // or there is news of it soon
+			s.note(name, s.memory.keep(name, path, fi))
+		}
+	}
+	return false
+}
+
+// little reports that the memory can see all that it has not seen in no time.
+func (s *store) little() bool {
+	bytes := int64(0)
+	for _, stamp := range s.due {
+		bytes += stamp.size
+	}
+	return len(s.due) <= gulp && bytes <= little
 }
 
 func counts(name string) bool {
@@ -148,95 +196,211 @@ func counts(name string) bool {
 	return false
 }
 
-// read takes in one file if it is new or changed, and forgets it if it is gone.
-func (s *store) read(name string) {
-	path := filepath.Join(s.dir, name)
+// look is one file as it is read.
+type look struct {
+	name  string
+	entry *entry // as it was; nil: it is new
+	stamp stamp
+	spans []span
+	gone  bool // or no file
+	err   error
+}
+
+// read takes in those of the files that are new or changed, and forgets those that are gone.
+func (s *store) read(names map[string]bool) {
+	looks := make([]look, 0, len(names))
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		looks = append(looks, look{name: name, entry: s.files[name]})
+	}
+	sideBySide(len(looks), func(i int) { looks[i].at(filepath.Join(s.dir, looks[i].name)) })
+	for _, l := range looks {
+		s.take(l)
+	}
+}
+
+// at reads the file if it has changed. It may run beside others.
+func (l *look) at(path string) {
 	fi, err := os.Stat(path) // follows symbolic links: Kubernetes mounts volumes with them
-	if errors.Is(err, fs.ErrNotExist) {
-		s.forget(name)
-		return
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		l.gone = true
+	case err != nil:
+		l.err = err
+	case !fi.Mode().IsRegular():
+		l.gone = true
+	default:
+		var old []span
+		if l.entry != nil {
+			if old = l.entry.good; l.entry.stamp == stampOf(fi) {
+				l.stamp = l.entry.stamp
+				return
+			}
+		}
+		text, err := os.ReadFile(path)
+		if l.err = err; err == nil {
+			l.stamp, l.spans = stampOf(fi), parse(text, old)
+		}
 	}
-	e := s.files[name]
-	fresh := e == nil
-	if fresh {
+}
+
+// take makes what was read count.
+func (s *store) take(l look) {
+	e := l.entry
+	switch {
+	case l.gone:
+		s.forget(l.name)
+		return
+	case e != nil && l.err == nil && l.stamp == e.stamp:
+		return
+	case e == nil:
 		e = &entry{}
-		s.files[name] = e
+		s.files[l.name] = e
 	}
-	if err != nil {
-		s.unreadable(name, e, err)
+	defer func() {
+		if delete(s.wrong, l.name); len(e.broken)+len(e.notes) > 0 {
+			s.wrong[l.name] = true
+		}
+	}()
+	path := filepath.Join(s.dir, l.name)
+	if l.err != nil {
+		if !e.everGood {
+			s.recall(l.name, e)
+		}
+		e.broken, e.stamp = []Problem{{File: path, What: l.err.Error()}}, stamp{}
 		return
 	}
-	if !fi.Mode().IsRegular() {
-		s.forget(name)
-		return
+	e.stamp, e.broken, e.notes = l.stamp, nil, nil
+	for _, sp := range l.spans {
+		for _, p := range sp.broken {
+			e.broken = append(e.broken, sp.at(path, p))
+		}
+		for _, p := range sp.notes {
+			e.notes = append(e.notes, sp.at(path, p))
+		}
 	}
-	now := stampOf(fi)
-	if now == e.stamp {
-		return
+	for _, p := range twice(l.spans) {
+		e.broken = append(e.broken, Problem{path, p.Line, p.What})
 	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		s.unreadable(name, e, err)
-		return
-	}
-	m, broken, notes := parse(path, data)
-	e.stamp, e.broken, e.notes = now, broken, notes
-	if len(broken) == 0 {
-		s.note(name, s.memory.keep(name, data))
+	if len(e.broken) == 0 {
+		s.due[l.name] = l.stamp
 		s.prune() // if the memory could not be read before
-	} else if fresh {
-		s.recall(name, e)
+	} else if l.entry == nil {
+		s.recall(l.name, e)
 	}
 	// A file that was good and is not any more keeps its last good content whole; one that never was gives what it has.
-	if len(broken) == 0 || !e.everGood {
-		e.good = m
+	if len(e.broken) == 0 || !e.everGood {
+		s.replace(l.name, e, l.spans)
 	}
-	e.everGood = e.everGood || len(broken) == 0
+	e.everGood = e.everGood || len(e.broken) == 0
 }
 
-// unreadable notes a file that is there and cannot be read.
-func (s *store) unreadable(name string, e *entry, err error) {
-	if !e.everGood {
-		s.recall(name, e)
+func brokenOf(spans []span) []Problem {
+	out := twice(spans)
+	for _, sp := range spans {
+		out = append(out, sp.broken...)
 	}
-	e.broken, e.stamp = []Problem{{File: filepath.Join(s.dir, name), What: err.Error()}}, stamp{}
+	return out
 }
 
-// snapshot puts the files together. Of two objects with one name the one in the first file counts.
-func (s *store) snapshot() (service.Snapshot, []error) {
-	names := make([]string, 0, len(s.files))
-	for name := range s.files {
-		names = append(names, name)
+// replace makes the content of a file count instead of what it had. What stands in both is left alone.
+func (s *store) replace(name string, e *entry, spans []span) {
+	old, now := map[*doc]bool{}, map[*doc]bool{}
+	head, tail := common(e.good, spans)
+	for _, sp := range e.good[head : len(e.good)-tail] {
+		old[sp.doc] = true
 	}
-	slices.Sort(names)
-	var (
-		svcs     []service.Service
-		parts    []kubeobj.Slice
-		problems []error
-		holder   = map[string]Problem{}
-	)
+	for _, sp := range spans[head : len(spans)-tail] {
+		now[sp.doc] = true
+	}
+	for _, sp := range e.good[head : len(e.good)-tail] {
+		if !now[sp.doc] {
+			for _, o := range sp.objects {
+				s.drop(o.key, name, sp.doc)
+			}
+		}
+	}
+	for _, sp := range spans[head : len(spans)-tail] {
+		if !old[sp.doc] {
+			for i, o := range sp.objects {
+				s.hold(o.key, holder{name, sp.line + o.line, sp.doc, i})
+			}
+		}
+	}
+	e.good = spans
+}
+
+// common counts the documents that two contents begin and end with alike.
+func common(a, b []span) (head, tail int) {
+	n := min(len(a), len(b))
+	for head < n && a[head].doc == b[head].doc {
+		head++
+	}
+	for tail < n-head && a[len(a)-1-tail].doc == b[len(b)-1-tail].doc {
+		tail++
+	}
+	return head, tail
+}
+
+// drop takes an object away that a file had.
+func (s *store) drop(key, file string, d *doc) {
+	s.change(key, slices.DeleteFunc(slices.Clone(s.holders[key]), func(h holder) bool { return h.file == file && h.doc == d }))
+}
+
+// hold notes an object that a file has.
+func (s *store) hold(key string, h holder) {
+	hs := s.holders[key]
+	i, _ := slices.BinarySearchFunc(hs, h, func(a, b holder) int {
+		return cmp.Or(cmp.Compare(a.file, b.file), cmp.Compare(a.line, b.line), cmp.Compare(a.at, b.at))
+	})
+	s.change(key, slices.Insert(slices.Clip(hs), i, h))
+}
+
+// change makes the first of the holders count.
+func (s *store) change(key string, now []holder) {
+	was := s.holders[key]
+	s.holders[key] = now
+	if delete(s.rivals, key); len(now) > 1 {
+		s.rivals[key] = true
+	}
+	switch {
+	case len(now) == 0:
+		delete(s.holders, key)
+		s.book.Delete(key)
+	case len(was) == 0 || was[0] != now[0]:
+		s.book.Put(key, now[0].doc.objects[now[0].at].object)
+	}
+}
+
+// problems lists everything that is wrong. It looks at files that are wrong only.
+func (s *store) problems() []error {
+	var out []error
 	for _, name := range slices.Sorted(maps.Keys(s.trouble)) {
-		problems = append(problems, s.trouble[name])
+		out = append(out, s.trouble[name])
 	}
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(s.wrong)) {
 		e := s.files[name]
 		for _, p := range slices.Concat(e.broken, e.notes) {
-			problems = append(problems, p)
-		}
-		for _, key := range e.good.keys {
-			here := Problem{File: filepath.Join(s.dir, name), Line: e.good.lines[key]}
-			if first, dup := holder[key]; dup {
-				here.What = fmt.Sprintf("%s is also in %s:%d; that one counts", key, first.File, first.Line)
-				problems = append(problems, here)
-				continue
-			}
-			holder[key] = here
-			o := e.good.objects[key]
-			if o.service != nil {
-				svcs = append(svcs, *o.service)
-			}
-			parts = append(parts, o.slices...)
+			out = append(out, p)
 		}
 	}
-	return kubeobj.Snapshot(svcs, parts), problems
+	for _, key := range slices.Sorted(maps.Keys(s.rivals)) {
+		first := s.holders[key][0]
+		for _, h := range s.holders[key][1:] {
+			if h.file != first.file { // else it is said already
+				out = append(out, Problem{filepath.Join(s.dir, h.file), s.lineOf(h, key), fmt.Sprintf("%s is also in %s:%d; that one counts",
+					key, filepath.Join(s.dir, first.file), s.lineOf(first, key))})
+			}
+		}
+	}
+	return out
+}
+
+// lineOf is where a holder's object stands now: documents before it may have grown.
+func (s *store) lineOf(h holder, key string) int {
+	for _, sp := range s.files[h.file].good {
+		if sp.doc == h.doc {
+			return sp.line + sp.objects[h.at].line
+		}
+	}
+	return h.line
 }

@@ -150,7 +150,10 @@ func watchRemembering(t *testing.T, dir, remember string) *watching {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
-		done <- Watch(ctx, dir, remember, func(s service.Snapshot, err error) {
+		all := service.Delta{}
+		done <- Watch(ctx, dir, remember, func(d service.Delta, err error) {
+			all.Merge(d)
+			s := all.Snapshot()
 			seen := "nothing"
 			if svc, ok := s.Services[web]; ok {
 				seen = fmt.Sprint(svc.ClusterIPs, len(s.Services))
@@ -371,13 +374,11 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(webfrontend))
 	f.Add([]byte(`{"apiVersion":"v1","kind":"ServiceList","items":[{"metadata":{"name":"a"},"spec":{"ports":[{"port":1}]}}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		m, broken, notes := parse("f.yaml", data)
-		if len(m.keys) != len(m.objects) {
-			t.Errorf("%d keys, %d objects", len(m.keys), len(m.objects))
-		}
-		for _, p := range append(broken, notes...) {
-			if p.What == "" || p.Line < 1 {
-				t.Errorf("problem without a place or a word: %q", p)
+		for _, d := range parse(data, nil) {
+			for _, p := range append(d.broken, d.notes...) {
+				if p.What == "" || p.Line < 1 {
+					t.Errorf("problem without a place or a word: %q", p)
+				}
 			}
 		}
 	})

@@ -3,13 +3,13 @@
 package file
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
+	"time"
 )
 
 // memory keeps the last good text of every manifest on disk, so that a restart while a manifest is broken, or while the
@@ -54,10 +54,19 @@ func (m memory) recall(name string) (text []byte, ok bool) {
 	return text, err == nil
 }
 
-// keep remembers a good text. A crash leaves the old one or the new one.
-func (m memory) keep(name string, text []byte) error {
-	if have, ok := m.recall(name); m.dir == "" || ok && bytes.Equal(have, text) {
+// keep remembers the good text of a file. A crash leaves the old one or the new one. A text of the same size and time is
+// the same: of many files that a restart finds unchanged none is read.
+func (m memory) keep(name, path string, fi fs.FileInfo) error {
+	if m.dir == "" {
 		return nil
+	}
+	mine := filepath.Join(m.dir, name)
+	if have, err := os.Stat(mine); err == nil && have.Size() == fi.Size() && have.ModTime().Equal(fi.ModTime()) {
+		return nil
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil // it goes or changes: there is news of it soon
 	}
 	if err := os.MkdirAll(m.dir, 0o700); err != nil {
 		return fmt.Errorf("remember manifests: %w", err)
@@ -66,7 +75,7 @@ func (m memory) keep(name string, text []byte) error {
 	if err := os.WriteFile(tmp, text, 0o600); err != nil {
 		return fmt.Errorf("remember manifests: %w", err)
 	}
-	if err := os.Rename(tmp, filepath.Join(m.dir, name)); err != nil {
+	if err := errors.Join(os.Chtimes(tmp, time.Time{}, fi.ModTime()), os.Rename(tmp, mine)); err != nil {
 		return fmt.Errorf("remember manifests: %w", err)
 	}
 	return nil

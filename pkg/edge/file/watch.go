@@ -20,39 +20,70 @@ import (
 const (
 	quiet  = 3 * time.Millisecond   // events closer together than this are one change
 	burst  = 50 * time.Millisecond  // but a change that never ends is passed on after this
+	calm   = time.Second            // much is written to the memory when there was no change for this long
+	gulp   = 64                     // so many files at a time: news do not wait for it
+	little = 1 << 20                // so many bytes are written at once
 	settle = 100 * time.Millisecond // a file that became bad may be half written: look again before saying so
 )
 
-// Watch calls emit with the directory's content now and after each change, always from this goroutine, until ctx ends
-// (then it returns nil). The error joins a Problem for each mistake in the files and is nil when there is none; the
-// Snapshot is in force either way: a file that went bad keeps its last good content until it is mended or removed.
+// Watch calls emit with the directory's content now and with what has changed after each change, always from this goroutine,
+// until ctx ends (then it returns nil). The error joins a Problem for each mistake in the files and is nil when there is
+// none; the Delta is in force either way: a file that went bad keeps its last good content until it is mended or removed.
 // The directory may appear, vanish or be swapped (a symbolic link changed) while it is watched; what it held stays in
 // force while it is away, and only a file that is removed takes its content along. The last good text of every file is
-// kept below the folder remember, so that the same holds over a restart; empty: it is not. Watch fails only if the
-// kernel lets it watch nothing at all.
-func Watch(ctx context.Context, dir, remember string, emit func(service.Snapshot, error)) error {
+// kept below the folder remember, a second later, so that the same holds over a restart; empty: it is not. Watch fails only
+// if the kernel lets it watch nothing at all.
+func Watch(ctx context.Context, dir, remember string, emit func(service.Delta, error)) error {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("watch manifests: %w", err)
 	}
 	defer w.Close() //nolint:errcheck // nothing is written through it
-	l := &watchLoop{dir: filepath.Clean(dir), w: w, store: store{dir: dir, files: map[string]*entry{}, memory: memoryFor(remember, dir)}, emit: emit, whole: true}
+	l := &watchLoop{dir: filepath.Clean(dir), w: w, store: newStore(dir, memoryFor(remember, dir)), emit: emit, whole: true}
+	defer l.store.remember(1 << 30)
 	for {
 		if err := l.update(ctx); err != nil || ctx.Err() != nil {
 			return err
 		}
-		if !l.wait(ctx, nil) {
-			return nil
+		for heard := false; !heard; {
+			if !l.idle(ctx) {
+				return nil
+			}
+			heard = l.pending() || l.said != fmt.Sprint(l.store.trouble)
 		}
 	}
 }
+
+// idle waits for news or, if the memory has not seen everything, shows it some when there are none for a while.
+func (l *watchLoop) idle(ctx context.Context) bool {
+	if l.store.little() && !l.store.remember(gulp) {
+		return l.said != fmt.Sprint(l.store.trouble) || l.wait(ctx, nil)
+	}
+	timer := time.NewTimer(calm)
+	defer timer.Stop()
+	for {
+		if l.wait(ctx, timer.C) {
+			return true
+		}
+		if ctx.Err() != nil {
+			return false
+		}
+		if !l.store.remember(gulp) {
+			return true
+		}
+		timer.Reset(time.Millisecond)
+	}
+}
+
+func (l *watchLoop) pending() bool { return l.whole || len(l.dirty) > 0 }
 
 // watchLoop is the state of one Watch.
 type watchLoop struct {
 	dir   string
 	w     *fsnotify.Watcher
 	store store
-	emit  func(service.Snapshot, error)
+	emit  func(service.Delta, error)
+	said  string // of the memory, to emit
 
 	self  fs.FileInfo     // the directory that is watched; nil: it is missing
 	whole bool            // read everything, not only what is dirty
@@ -77,8 +108,11 @@ func (l *watchLoop) update(ctx context.Context) error {
 			return nil
 		}
 	}
-	snap, problems := l.store.snapshot()
-	l.emit(snap, errors.Join(append([]error{scanErr}, problems...)...))
+	if len(l.store.trouble) > 0 { // maybe it is over
+		l.store.remember(gulp)
+	}
+	l.said = fmt.Sprint(l.store.trouble)
+	l.emit(l.store.book.Take(), errors.Join(append([]error{scanErr}, l.store.problems()...)...))
 	return nil
 }
 
@@ -100,9 +134,7 @@ func (l *watchLoop) read() (names map[string]bool, scanErr, err error) {
 			names[name] = true
 		}
 	} else {
-		for name := range names {
-			l.store.read(name)
-		}
+		l.store.read(names)
 	}
 	l.whole, l.dirty = false, nil
 	return names, scanErr, nil
@@ -120,7 +152,7 @@ func (l *watchLoop) anyBroken(names map[string]bool) bool {
 // wait blocks until something changed that matters, and collects what follows closely. It returns false when ctx or
 // the timer (which may be nil) ends first.
 func (l *watchLoop) wait(ctx context.Context, timer <-chan time.Time) bool {
-	for !l.whole && len(l.dirty) == 0 {
+	for !l.pending() {
 		select {
 		case <-ctx.Done():
 			return false

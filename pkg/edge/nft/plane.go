@@ -31,7 +31,7 @@ func New() (*DataPlane, error) {
 // Forget makes the next Apply read what the kernel has, as the first one did.
 func (d *DataPlane) Forget() {
 	for _, tab := range d.tables {
-		tab.known = false
+		tab.known, tab.unused = false, false
 	}
 }
 
@@ -64,12 +64,15 @@ func (d *DataPlane) apply(tab *table, next portal.Table) error {
 	var b batch
 	var cs []change
 	var refs map[elemKey]int
-	if tab.known && slices.Equal(tab.last.Here, next.Here) && slices.Equal(tab.last.Nets, next.Nets) && slices.Equal(tab.last.Pods, next.Pods) {
-		cs, refs = tab.step(&next), tab.refs
+	changed, since := next.Since(tab.last)
+	if since && tab.unused && !tab.concerns(changed) || !tab.known && tab.f == ip6 && !tab.used(&next) {
+		tab.unused, tab.last = true, next
+		tab.last.Portals = nil
+		return nil
+	}
+	if since && tab.known {
+		cs, refs = tab.step(&next, changed), tab.refs
 	} else {
-		if !tab.known && tab.f == ip6 && !tab.used(&next) {
-			return nil
-		}
 		var want map[elemKey]string
 		want, refs = tab.wanted(&next)
 		have, err := d.c.read(tab, &b)
@@ -94,7 +97,8 @@ func (d *DataPlane) apply(tab *table, next portal.Table) error {
 	if err != nil {
 		return err
 	}
-	tab.known, tab.last, tab.refs = true, next, refs
+	tab.known, tab.unused, tab.last, tab.refs = true, false, next, refs
+	tab.last.Portals = nil
 	return nil
 }
 
@@ -113,11 +117,16 @@ func (t *table) used(next *portal.Table) bool {
 	return false
 }
 
+// concerns reports that one of the changes is this family's.
+func (t *table) concerns(changed []portal.Change) bool {
+	return slices.ContainsFunc(changed, func(c portal.Change) bool { return t.mine(c.Key) })
+}
+
 // Cleanup removes our tables and nothing else. It succeeds when they are not there.
 func (d *DataPlane) Cleanup(context.Context) error {
 	var errs []error
 	for _, tab := range d.tables {
-		tab.known = false
+		tab.known, tab.unused = false, false
 		errs = append(errs, d.c.deleteTable(tab.f, tab.name))
 	}
 	return errors.Join(errs...)

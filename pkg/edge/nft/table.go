@@ -16,8 +16,9 @@ type table struct {
 	f       *family
 	sets    []set
 	chains  []chain
-	known   bool // the rest of this is true
-	last    portal.Table
+	unused  bool            // nothing of last is this family's, and the kernel was left alone
+	known   bool            // the rest of this is true
+	last    portal.Table    // by its identity; its Portals are not kept
 	refs    map[elemKey]int // how many portals ask for a shared element
 	classes map[string]bool // chains of endpoint counts that exist
 }
@@ -64,49 +65,25 @@ func compareElems(want, have map[elemKey]string) []change {
 	return cs
 }
 
-// step lists what leads from the last table to the next, looking only into portals that differ, and updates refs.
+// step lists what leads from the last table to the next, looking only at what changed between them, and updates refs.
 // It is undone by forgetting: after an error nothing is known and the kernel is read again.
-func (t *table) step(next *portal.Table) []change {
+func (t *table) step(next *portal.Table, changed []portal.Change) []change {
 	var cs []change
 	refs := map[elemKey]int{}
-	visit := func(k portal.Key, old, now *portal.Portal) {
-		have, want := map[elemKey]string{}, map[elemKey]string{}
-		if old != nil {
-			own(t.f, k, *old, func(e elemKey, v string) { have[e] = v })
-			shared(&t.last, k, *old, func(e elemKey) { refs[e]-- })
+	for _, c := range changed {
+		if !t.mine(c.Key) {
+			continue
 		}
-		if now != nil {
-			own(t.f, k, *now, func(e elemKey, v string) { want[e] = v })
-			shared(next, k, *now, func(e elemKey) { refs[e]++ })
+		have, want := map[elemKey]string{}, map[elemKey]string{}
+		if c.Was != nil {
+			own(t.f, c.Key, *c.Was, func(e elemKey, v string) { have[e] = v })
+			shared(&t.last, c.Key, *c.Was, func(e elemKey) { refs[e]-- })
+		}
+		if c.Now != nil {
+			own(t.f, c.Key, *c.Now, func(e elemKey, v string) { want[e] = v })
+			shared(next, c.Key, *c.Now, func(e elemKey) { refs[e]++ })
 		}
 		cs = append(cs, compareElems(want, have)...)
-	}
-	look := func(k portal.Key) {
-		old, had := t.last.Portals[k]
-		now, has := next.Portals[k]
-		switch {
-		case !t.mine(k) || !had && !has || had && has && old.Equal(now):
-		case !has:
-			visit(k, &old, nil)
-		case !had:
-			visit(k, nil, &now)
-		default:
-			visit(k, &old, &now)
-		}
-	}
-	if keys, known := next.Since(t.last); known {
-		for _, k := range keys {
-			look(k)
-		}
-	} else {
-		for k := range next.Portals {
-			look(k)
-		}
-		for k := range t.last.Portals {
-			if _, still := next.Portals[k]; !still {
-				look(k)
-			}
-		}
 	}
 	for e, n := range refs {
 		before := t.refs[e]

@@ -25,26 +25,48 @@ type HealthPort struct {
 	Local   int // endpoints on this node that serve
 }
 
-// healthPorts lists the health ports of the snapshot's services, as the node sees them. Of two services with one port the
-// first by name has it; Kubernetes does not let that happen.
-func healthPorts(s service.Snapshot, node string) map[uint16]HealthPort {
-	out := map[uint16]HealthPort{}
-	for name, svc := range s.Services {
-		if svc.HealthPort == 0 {
-			continue
-		}
-		if other, taken := out[svc.HealthPort]; taken && other.Service.String() < name.String() {
-			continue
-		}
-		local := map[netip.Addr]bool{}
-		for _, port := range svc.Ports {
-			for _, e := range s.Endpoints[service.PortName{Name: name, Port: port.Name}] {
-				if e.Node == node && node != "" && (e.Ready || svc.NotReady) && !e.Terminating {
-					local[e.Addr.Addr()] = true
-				}
+// beacons knows the health ports of services, as one node sees them.
+type beacons struct {
+	node    string
+	asked   map[service.Name]beacon
+	changed bool
+}
+
+type beacon struct {
+	port  uint16
+	local int
+}
+
+func newBeacons(node string) beacons { return beacons{node: node, asked: map[service.Name]beacon{}} }
+
+func (b *beacons) update(name service.Name, st *service.State) {
+	old, had := b.asked[name]
+	if st == nil || st.Service.HealthPort == 0 {
+		delete(b.asked, name)
+		b.changed = b.changed || had
+		return
+	}
+	local := map[netip.Addr]bool{}
+	for i := range st.Service.Ports {
+		for _, e := range st.Of(i) {
+			if e.Node == b.node && b.node != "" && (e.Ready || st.Service.NotReady) && !e.Terminating {
+				local[e.Addr.Addr()] = true
 			}
 		}
-		out[svc.HealthPort] = HealthPort{Service: name, Local: len(local)}
+	}
+	now := beacon{st.Service.HealthPort, len(local)}
+	b.asked[name] = now
+	b.changed = b.changed || !had || old != now
+}
+
+// ports lists them. Of two services with one port the first by name has it; Kubernetes does not let that happen.
+func (b *beacons) ports() map[uint16]HealthPort {
+	out := map[uint16]HealthPort{}
+	for name, one := range b.asked {
+		if other, taken := out[one.port]; taken && other.Service.String() < name.String() {
+			continue
+		}
+		out[one.port] = HealthPort{Service: name, Local: one.local}
 	}
 	return out
 }

@@ -40,10 +40,17 @@ func TestHealthPortsCountLocalEndpoints(t *testing.T) {
 	want := map[uint16]HealthPort{
 		30500: {service.Name{Namespace: "default", Name: "web"}, 2}, 30501: {service.Name{Namespace: "default", Name: "db"}, 0},
 	}
-	if d := cmp.Diff(want, healthPorts(s, "kubminion1")); d != "" {
+	healthPorts := func(node string) map[uint16]HealthPort {
+		b := newBeacons(node)
+		for name, st := range s.Delta() {
+			b.update(name, st)
+		}
+		return b.ports()
+	}
+	if d := cmp.Diff(want, healthPorts("kubminion1")); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
-	if got := healthPorts(s, "")[30500].Local; got != 0 {
+	if got := healthPorts("")[30500].Local; got != 0 {
 		t.Errorf("a node without a name has %d local endpoints", got)
 	}
 }

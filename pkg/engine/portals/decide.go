@@ -6,8 +6,10 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"iter"
 	"maps"
 
+	"github.com/l3edge/l3edge/pkg/core/node"
 	"github.com/l3edge/l3edge/pkg/core/portal"
 	"github.com/l3edge/l3edge/pkg/core/service"
 	"github.com/l3edge/l3edge/pkg/core/tuning"
@@ -22,95 +24,198 @@ const (
 	Userspace Mode = "userspace" // the article's way: a rule leads to a proxy, which opens a second connection
 )
 
-// Desired is what a node should answer, and how.
+// Desired is what a node should answer, and how. A Keeper's changes with its next Sync.
 type Desired struct {
-	Table        portal.Table // everything
 	Kernel, User portal.Table // by who answers
 	Tuning       map[service.Name]tuning.Settings
 	Services     int
 	Problems     []error // what cannot be in force, and why
 }
 
-// Decide gives each portal of t, which was computed from s, to the data plane that its service or else the node asks for. In
-// nftables mode the proxy answers services with session affinity: the kernel's rules would forget who went where.
-func Decide(s service.Snapshot, t portal.Table, mode Mode) Desired {
-	d := Desired{Table: t, Tuning: map[service.Name]tuning.Settings{}, Services: len(s.Services)}
-	for _, r := range t.Refused {
-		d.Problems = append(d.Problems, errors.New(r.String()))
-	}
-	sticky := false
-	for name, svc := range s.Services {
-		sticky = sticky || svc.Affinity > 0
-		if len(svc.Annotations) == 0 {
-			continue
-		}
-		tune, err := tuning.Parse(svc.Annotations)
-		for _, e := range flatten(err) {
-			d.Problems = append(d.Problems, fmt.Errorf("service %s: %w", name, e))
-		}
-		if tune != tuning.Default() {
-			d.Tuning[name] = tune
+// Portals lists everything that is answered.
+func (d *Desired) Portals() iter.Seq2[portal.Key, portal.Portal] {
+	return func(yield func(portal.Key, portal.Portal) bool) {
+		for _, part := range []map[portal.Key]portal.Portal{d.Kernel.Portals, d.User.Portals} {
+			for k, p := range part {
+				if !yield(k, p) {
+					return
+				}
+			}
 		}
 	}
-	d.split(mode, sticky)
+}
+
+// Decide says what a node should answer to a snapshot.
+func Decide(s service.Snapshot, o portal.Options, mode Mode) Desired {
+	d := newDecider(o, mode)
+	d.update(s.Delta())
+	return d.want()
+}
+
+// decider follows the services of one node: it decides what becomes of those that change and leaves the others alone.
+type decider struct {
+	mode         Mode
+	memo         *portal.Memo
+	table        portal.Table // the memo's
+	kernel, user portal.Table
+	tuning       map[service.Name]tuning.Settings
+	wrong        map[service.Name][]error // of its annotations
+	stray        map[portal.Key]error     // what nobody can answer
+	health       beacons
+	before       map[portal.Key]answer // what is in force, where that is not what is wanted
+}
+
+// answer is a portal and who answers it; nobody: it is not answered.
+type answer struct {
+	portal.Portal
+	by Mode
+}
+
+const nobody Mode = ""
+
+func newDecider(o portal.Options, mode Mode) *decider {
+	d := &decider{
+		mode: mode, memo: portal.NewMemo(o), tuning: map[service.Name]tuning.Settings{}, wrong: map[service.Name][]error{},
+		stray: map[portal.Key]error{}, health: newBeacons(o.Node.Name), before: map[portal.Key]answer{},
+	}
+	d.table = d.memo.Update(nil)
+	d.kernel = d.table.Part(map[portal.Key]portal.Portal{}, nil)
+	d.user = d.table.Part(map[portal.Key]portal.Portal{}, nil)
 	return d
 }
 
-func (d *Desired) split(mode Mode, sticky bool) {
-	var stray []portal.Key
-	d.Kernel, d.User = d.Table, d.Table
-	if mode == NFTables && !sticky && !d.wishes(Userspace) { // as on most nodes: no need to look at each of many portals
-		d.User.Portals = nil
+// moved is the decider for a node that has changed, with the same services.
+func (d *decider) moved(o portal.Options) *decider {
+	n := newDecider(o, d.mode)
+	n.update(d.memo.All())
+	for key := range n.before {
+		n.before[key] = d.inForce(key)
+	}
+	for _, t := range []portal.Table{d.kernel, d.user} {
+		for key := range t.Portals {
+			n.before[key] = d.inForce(key)
+		}
+	}
+	for key, a := range d.before {
+		n.before[key] = a
+	}
+	return n
+}
+
+// update takes in what has changed.
+func (d *decider) update(delta service.Delta) {
+	for name, st := range delta {
+		d.tune(name, st)
+		d.health.update(name, st)
+	}
+	t := d.memo.Update(delta)
+	if t.Same(d.table) {
 		return
 	}
-	d.Kernel.Portals, d.User.Portals = map[portal.Key]portal.Portal{}, map[portal.Key]portal.Portal{}
-	for key, p := range d.Table.Portals {
-		asked := Mode(d.Tuning[p.Service.Name].Mode)
-		carried := key.Protocol == service.TCP || key.Protocol == service.UDP
-		answer := cmp.Or(asked, mode)
-		if answer == NFTables && p.Affinity > 0 { // the kernel's rules remember no clients, the proxy does
-			if asked == "" && carried {
-				answer = Userspace
-			} else {
-				d.Problems = append(d.Problems, fmt.Errorf("%s of %s: sessionAffinity ClientIP is not kept: nftables mode cannot, and %s",
-					key, p.Service, whyKernel(asked)))
-			}
+	changed, _ := t.Since(d.table)
+	var kernel, user []portal.Change
+	for _, c := range changed {
+		was := d.answered(c.Key)
+		if _, noted := d.before[c.Key]; !noted {
+			d.before[c.Key] = was
 		}
-		switch {
-		case answer == NFTables:
-			d.Kernel.Portals[key] = p
-		case carried:
-			d.User.Portals[key] = p
-		default:
-			d.Problems = append(d.Problems, fmt.Errorf("%s of %s: userspace mode cannot carry it", key, p.Service))
-			stray = append(stray, key)
-		}
+		now := d.place(c.Key, c.Now)
+		kernel = appendChange(kernel, NFTables, c, was.by, now)
+		user = appendChange(user, Userspace, c, was.by, now)
 	}
-	if len(stray) > 0 {
-		d.Table.Portals = maps.Clone(d.Table.Portals)
-		for _, key := range stray {
-			delete(d.Table.Portals, key)
-		}
+	d.table, d.kernel, d.user = t, t.Part(d.kernel.Portals, kernel), t.Part(d.user.Portals, user)
+}
+
+// appendChange appends what a change means to one of the data planes, if it concerns it.
+func appendChange(cs []portal.Change, plane Mode, c portal.Change, was, now Mode) []portal.Change {
+	if was != plane {
+		c.Was = nil
+	}
+	if now != plane {
+		c.Now = nil
+	}
+	if c.Was == nil && c.Now == nil {
+		return cs
+	}
+	return append(cs, c)
+}
+
+// answered is what is wanted for a key.
+func (d *decider) answered(key portal.Key) answer {
+	if p, ok := d.kernel.Portals[key]; ok {
+		return answer{p, NFTables}
+	}
+	if p, ok := d.user.Portals[key]; ok {
+		return answer{p, Userspace}
+	}
+	return answer{}
+}
+
+// inForce is what is known to be in force for a key.
+func (d *decider) inForce(key portal.Key) answer {
+	if a, ok := d.before[key]; ok {
+		return a
+	}
+	return d.answered(key)
+}
+
+// settled notes that what is wanted is in force.
+func (d *decider) settled() { d.before = map[portal.Key]answer{} }
+
+// place gives a portal to the data plane that its service or else the node asks for.
+func (d *decider) place(key portal.Key, p *portal.Portal) Mode {
+	delete(d.kernel.Portals, key)
+	delete(d.user.Portals, key)
+	delete(d.stray, key)
+	if p == nil {
+		return nobody
+	}
+	carried := key.Protocol == service.TCP || key.Protocol == service.UDP
+	switch by := cmp.Or(Mode(d.tuning[p.Service.Name].Mode), d.mode); {
+	case by == NFTables:
+		d.kernel.Portals[key] = *p
+		return NFTables
+	case carried:
+		d.user.Portals[key] = *p
+		return Userspace
+	}
+	d.stray[key] = fmt.Errorf("%s of %s: userspace mode cannot carry it", key, p.Service)
+	return nobody
+}
+
+// tune reads what a service wishes.
+func (d *decider) tune(name service.Name, st *service.State) {
+	delete(d.tuning, name)
+	delete(d.wrong, name)
+	if st == nil || len(st.Service.Annotations) == 0 {
+		return
+	}
+	tune, err := tuning.Parse(st.Service.Annotations)
+	for _, e := range flatten(err) {
+		d.wrong[name] = append(d.wrong[name], fmt.Errorf("service %s: %w", name, e))
+	}
+	if tune != tuning.Default() {
+		d.tuning[name] = tune
 	}
 }
 
-// whyKernel says why the kernel answers what it cannot answer whole.
-func whyKernel(asked Mode) string {
-	if asked == NFTables {
-		return "the service asks for it"
+// want is what should be in force now.
+func (d *decider) want() Desired {
+	w := Desired{Kernel: d.kernel, User: d.user, Tuning: d.tuning, Services: d.memo.Services()}
+	for _, r := range d.table.Refused {
+		w.Problems = append(w.Problems, errors.New(r.String()))
 	}
-	return "userspace mode cannot carry the protocol"
+	for _, errs := range d.wrong {
+		w.Problems = append(w.Problems, errs...)
+	}
+	for err := range maps.Values(d.stray) {
+		w.Problems = append(w.Problems, err)
+	}
+	return w
 }
 
-// wishes reports whether any service asks for the mode.
-func (d *Desired) wishes(mode Mode) bool {
-	for _, t := range d.Tuning {
-		if Mode(t.Mode) == mode {
-			return true
-		}
-	}
-	return false
-}
+// options are those of the Tables of a node.
+func (k *Keeper) options(n node.Node) portal.Options { return portal.Options{Node: n, Nets: k.o.Nets} }
 
 // flatten lists the errors that errors.Join has joined.
 func flatten(err error) []error {

@@ -3,57 +3,101 @@
 package portals
 
 import (
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/l3edge/l3edge/pkg/core/node"
 	"github.com/l3edge/l3edge/pkg/core/portal"
 	"github.com/l3edge/l3edge/pkg/core/service"
 )
 
-func TestSessionAffinityIsNeverLostInSilence(t *testing.T) {
+func TestSessionAffinityIsKeptByWhoeverAnswers(t *testing.T) {
 	for _, tt := range []struct {
 		name, service string
 		mode          Mode
 		protocol      service.Protocol
 		user          bool
-		problem       string
 	}{
-		{"the proxy answers what the kernel would forget", "web 10.100.0.5", NFTables, service.TCP, true, ""},
-		{"also over UDP", "web 10.100.0.5", NFTables, service.UDP, true, ""},
-		{"a service that asks for the kernel gets it, and is told", "web 10.100.0.5 mode=nftables", NFTables, service.TCP, false,
-			"TCP 10.100.0.5:80 of default/web: sessionAffinity ClientIP is not kept: nftables mode cannot, and the service asks for it"},
-		{"also on a node of the other mode", "web 10.100.0.5 mode=nftables", Userspace, service.TCP, false,
-			"TCP 10.100.0.5:80 of default/web: sessionAffinity ClientIP is not kept: nftables mode cannot, and the service asks for it"},
-		{"SCTP is answered all the same", "web 10.100.0.5", NFTables, service.SCTP, false,
-			"SCTP 10.100.0.5:80 of default/web: sessionAffinity ClientIP is not kept: nftables mode cannot, and userspace mode cannot carry the protocol"},
+		{"the kernel, by default", "web 10.100.0.5", NFTables, service.TCP, false},
+		{"also SCTP", "web 10.100.0.5", NFTables, service.SCTP, false},
+		{"the proxy, where a service asks for it", "web 10.100.0.5 mode=userspace", NFTables, service.TCP, true},
+		{"the proxy, on a node of that mode", "web 10.100.0.5", Userspace, service.UDP, true},
+		{"the kernel, where a service asks for it on such a node", "web 10.100.0.5 mode=nftables", Userspace, service.TCP, false},
 	} {
-		s := services(tt.service, "plain 10.100.0.6")
+		s := services(tt.service)
 		name := service.Name{Namespace: "default", Name: "web"}
 		svc := s.Services[name]
 		svc.Affinity, svc.Ports[0].Protocol = 3*time.Hour, tt.protocol
 		s.Services[name] = svc
-		d := Decide(s, portal.Compute(s, portal.Options{}), tt.mode)
-		key := portal.Key{Addr: svc.ClusterIPs[0], Protocol: tt.protocol, Port: 80}
-		_, user := d.User.Portals[key]
-		_, kernel := d.Kernel.Portals[key]
-		if user != tt.user || kernel == tt.user {
-			t.Errorf("%s: for the proxy %v, for the kernel %v", tt.name, user, kernel)
+		d := Decide(s, portal.Options{}, tt.mode)
+		if len(d.User.Portals)+len(d.Kernel.Portals) != 1 || (len(d.User.Portals) == 1) != tt.user || len(d.Problems) > 0 {
+			t.Errorf("%s: %d for the proxy, %d for the kernel, problems %v", tt.name, len(d.User.Portals), len(d.Kernel.Portals), d.Problems)
 		}
-		var problems []string
-		for _, p := range d.Problems {
-			problems = append(problems, p.Error())
+	}
+}
+
+// Services that come, go, change and move between the data planes: what a decider that saw all of it wants is what a fresh
+// one wants, the changes it names lead there, and what it says is in force is what was when that was settled last.
+func TestADeciderForgetsNothing(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	d := newDecider(portal.Options{}, NFTables)
+	told := service.Delta{}
+	inForce := map[portal.Key]portal.Portal{}
+	show := func(m map[portal.Key]portal.Portal) []string {
+		var out []string
+		for k, p := range m {
+			out = append(out, fmt.Sprintf("%s %v", k, p))
 		}
-		var want []string
-		if tt.problem != "" {
-			want = []string{tt.problem}
+		slices.Sort(out)
+		return out
+	}
+	for step := range 400 {
+		var list []string
+		for i := range r.IntN(5) {
+			mode := [...]string{"", " mode=userspace", " mode=nftables"}[r.IntN(3)]
+			list = append(list, fmt.Sprintf("s%d 10.100.0.%d%s", i, 1+r.IntN(4), mode))
 		}
-		if d := cmp.Diff(want, problems); d != "" {
-			t.Errorf("%s (-want +got):\n%s", tt.name, d)
+		now := services(list...)
+		delta := now.Delta()
+		for name := range told {
+			if _, still := delta[name]; !still {
+				delta[name] = nil
+			}
 		}
-		if n := len(d.Kernel.Portals) + len(d.User.Portals); n != 2 {
-			t.Errorf("%s: %d portals are answered, want 2", tt.name, n)
+		told = now.Delta()
+		before := [2]portal.Table{d.kernel, d.user}
+		held := [2]map[portal.Key]portal.Portal{maps.Clone(d.kernel.Portals), maps.Clone(d.user.Portals)}
+		if r.IntN(10) == 0 {
+			d = d.moved(portal.Options{Node: node.Node{Name: fmt.Sprint("node", step)}})
+		}
+		d.update(delta)
+		fresh := Decide(now, portal.Options{}, NFTables)
+		for i, part := range []struct{ fresh, kept portal.Table }{{fresh.Kernel, d.kernel}, {fresh.User, d.user}} {
+			if diff := cmp.Diff(show(part.fresh.Portals), show(part.kept.Portals)); diff != "" {
+				t.Fatalf("step %d, part %d (-fresh +kept):\n%s", step, i, diff)
+			}
+			changed, known := part.kept.Since(before[i])
+			for _, c := range changed {
+				if delete(held[i], c.Key); c.Now != nil {
+					held[i][c.Key] = *c.Now
+				}
+			}
+			if diff := cmp.Diff(show(part.kept.Portals), show(held[i])); known && diff != "" {
+				t.Fatalf("step %d, part %d: the changes lead elsewhere (-want +got):\n%s", step, i, diff)
+			}
+		}
+		if diff := cmp.Diff(show(inForce), show(d.held())); diff != "" {
+			t.Fatalf("step %d: in force (-want +got):\n%s", step, diff)
+		}
+		if r.IntN(2) == 0 {
+			d.settled()
+			inForce = d.held()
 		}
 	}
 }

@@ -3,7 +3,6 @@
 package portals
 
 import (
-	"maps"
 	"net/netip"
 	"slices"
 
@@ -17,14 +16,14 @@ import (
 // are in force all the same.
 func (k *Keeper) forget(want Desired) {
 	k.mu.Lock()
-	before, first := k.applied, k.lastSync.IsZero()
+	first := k.lastSync.IsZero()
 	k.mu.Unlock()
-	if k.o.Flows == nil || !first && k.flowsError == "" && !udpDiffers(before, want) {
+	if k.o.Flows == nil || !first && k.flowsError == "" && !k.d.udpDiffers() {
 		return
 	}
 	ports, said := k.o.Proxy.Ports(), k.flowsError
 	k.flowsError = ""
-	if err := k.o.Flows(func(to, by netip.AddrPort) bool { return stale(before, want, ports, to, by) }); err != nil {
+	if err := k.o.Flows(func(to, by netip.AddrPort) bool { return k.d.stale(want, ports, to, by) }); err != nil {
 		if k.flowsError = err.Error(); k.flowsError != said {
 			k.o.Log.Warn("stale UDP flows stay", "error", err)
 		}
@@ -32,30 +31,18 @@ func (k *Keeper) forget(want Desired) {
 }
 
 // udpDiffers reports that a UDP portal has come, gone or changed what it answers, or who answers it.
-func udpDiffers(before, want Desired) bool {
-	for _, t := range [][2]portal.Table{{before.Kernel, want.Kernel}, {before.User, want.User}} {
-		for _, key := range differing(t[0], t[1]) {
-			p, was := t[0].Portals[key]
-			q, is := t[1].Portals[key]
-			if key.Protocol == service.UDP && (was != is || !p.Equal(q)) {
-				return true
-			}
+func (d *decider) udpDiffers() bool {
+	for key, was := range d.before {
+		if now := d.answered(key); key.Protocol == service.UDP && (was.by != now.by || !was.Equal(now.Portal)) {
+			return true
 		}
 	}
 	return false
 }
 
-// differing lists the keys under which two tables may differ, maybe twice.
-func differing(a, b portal.Table) []portal.Key {
-	if keys, known := b.Since(a); known {
-		return keys
-	}
-	return slices.AppendSeq(slices.Collect(maps.Keys(a.Portals)), maps.Keys(b.Portals))
-}
-
 // stale reports that a flow which was sent to one address and is answered by another (or by the same: nothing led it) is
-// not led as want says.
-func stale(before, want Desired, ports map[portal.Key]uint16, to, by netip.AddrPort) bool {
+// not led as it should be.
+func (d *decider) stale(want Desired, ports map[portal.Key]uint16, to, by netip.AddrPort) bool {
 	key := portal.Key{Addr: to.Addr(), Protocol: service.UDP, Port: to.Port()}
 	if p, ok := want.Kernel.Portals[key]; ok {
 		return !slices.Contains(p.Endpoints, by) && (p.Outside == nil || !slices.Contains(p.Outside.Endpoints, by))
@@ -63,7 +50,6 @@ func stale(before, want Desired, ports map[portal.Key]uint16, to, by netip.AddrP
 	if _, ok := want.User.Portals[key]; ok {
 		return by.Port() != ports[key]
 	}
-	_, was := before.Table.Portals[key]
-	ours := was || slices.ContainsFunc(want.Table.Nets, func(p netip.Prefix) bool { return p.Contains(to.Addr()) })
+	ours := d.before[key].by != nobody || slices.ContainsFunc(want.Kernel.Nets, func(p netip.Prefix) bool { return p.Contains(to.Addr()) })
 	return ours && by != to
 }

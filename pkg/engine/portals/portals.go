@@ -66,36 +66,43 @@ type Keeper struct {
 	meter
 
 	// Owned by Sync.
-	memo       *portal.Memo // for memoNode
-	memoNode   node.Node
+	prepared   bool           // the host is fit, as far as known
 	idle       map[Plane]bool // what is not in use and has been cleaned up
-	programmed uint64         // the news that are in force
 	flowsError string         // why stale flows could not be forgotten; empty: they were
+	portErrors []error        // health ports that are closed
 
-	mu       sync.Mutex // guards the rest
-	snapshot *service.Snapshot
-	source   error // what is wrong with the sources
-	node     node.Node
-	distrust bool      // others have changed our rules
-	news     uint64    // counts what the sources said
-	behind   time.Time // since when the kernel has not been what it should be; zero: it is
+	mu         sync.Mutex    // guards the rest; what d holds is changed by Sync alone, with mu, and read by Sync also without
+	d          *decider      // for decided; nil: no source has said anything
+	decided    node.Node     // the node as d has it
+	told       bool          // a source has said something
+	delta      service.Delta // what it said and d does not know
+	source     error         // what is wrong with the sources
+	node       node.Node
+	distrust   bool      // others have changed our rules
+	news       uint64    // counts what the sources said
+	programmed uint64    // the news that are in force
+	behind     time.Time // since when the kernel has not been what it should be; zero: it is
 
 	// What is in force.
 	lastSync  time.Time
 	lastError string
-	applied   Desired
+	services  int
 	ports     map[portal.Key]uint16
 	problems  map[string]bool
 }
 
 // New returns a Keeper that has programmed nothing yet.
-func New(o Options) *Keeper { return &Keeper{o: o, node: o.Node, idle: map[Plane]bool{}} }
+func New(o Options) *Keeper {
+	return &Keeper{o: o, node: o.Node, idle: map[Plane]bool{}, delta: service.Delta{}}
+}
 
-// SetSnapshot takes in what the sources say now, and what is wrong with them. A Sync must follow.
-func (k *Keeper) SetSnapshot(s service.Snapshot, err error) {
+// Change takes in what has changed in what the sources say, and everything that is wrong with them. The first time it must
+// be all that there is. A Sync must follow.
+func (k *Keeper) Change(d service.Delta, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.snapshot, k.source = &s, err
+	k.delta.Merge(d)
+	k.told, k.source = true, err
 	k.pending()
 }
 
@@ -137,25 +144,23 @@ func (k *Keeper) pending() {
 }
 
 // Sync brings the data planes to what the sources said last; without news it repairs what others did to our rules.
-// It does nothing before the first snapshot. Calls must not overlap.
+// It does nothing before the first Change. Calls must not overlap.
 func (k *Keeper) Sync(ctx context.Context) error {
 	began := time.Now()
 	k.mu.Lock()
-	snapshot, source, n, news := k.snapshot, k.source, k.node, k.news
+	if !k.told {
+		k.mu.Unlock()
+		return nil
+	}
+	k.decide()
+	want, source, n, news := k.d.want(), k.source, k.node, k.news
 	look := k.distrust || news == k.programmed
 	k.distrust = false
 	k.mu.Unlock()
-	if snapshot == nil {
-		return nil
+	if h := &k.d.health; k.o.HealthPorts != nil && (h.changed || look || len(k.portErrors) > 0) {
+		k.portErrors, h.changed = k.o.HealthPorts(h.ports()), false
 	}
-	if k.memo == nil || !slices.Equal(n.Encode(), k.memoNode.Encode()) {
-		k.memo, k.memoNode = portal.NewMemo(portal.Options{Node: n, Nets: k.o.Nets}), n
-	}
-	want := Decide(*snapshot, k.memo.Compute(*snapshot), k.o.Mode)
-	if k.o.HealthPorts != nil {
-		want.Problems = append(want.Problems, k.o.HealthPorts(healthPorts(*snapshot, n.Name))...)
-	}
-	k.complain(append(flatten(source), want.Problems...))
+	k.complain(slices.Concat(flatten(source), want.Problems, k.portErrors))
 	err := k.sync(ctx, want, n, look)
 	k.syncTime.observe(time.Since(began))
 	k.mu.Lock()
@@ -164,20 +169,35 @@ func (k *Keeper) Sync(ctx context.Context) error {
 		k.syncErrors.Add(1)
 		k.lastError = err.Error()
 		k.distrust = k.distrust || look
+		k.prepared = false
 		if k.behind.IsZero() {
 			k.behind = time.Now()
 		}
 		return err
 	}
-	k.settle(want, news)
+	k.settle(news)
 	return nil
 }
 
+// decide brings d to what is known. The caller holds mu.
+func (k *Keeper) decide() {
+	switch {
+	case k.d == nil:
+		k.d = newDecider(k.options(k.node), k.o.Mode)
+	case !slices.Equal(k.node.Encode(), k.decided.Encode()):
+		k.d, k.prepared = k.d.moved(k.options(k.node)), false
+	}
+	k.decided = k.node
+	k.d.update(k.delta)
+	k.delta = service.Delta{}
+}
+
 func (k *Keeper) sync(ctx context.Context, want Desired, n node.Node, look bool) error {
-	if k.o.Prepare != nil {
+	if k.o.Prepare != nil && (look || !k.prepared) {
 		if err := k.o.Prepare(n); err != nil {
 			return err
 		}
+		k.prepared = true
 	}
 	if look {
 		if err := errors.Join(k.o.Kernel.Forget(), k.o.Proxy.Forget()); err != nil {
@@ -191,10 +211,10 @@ func (k *Keeper) sync(ctx context.Context, want Desired, n node.Node, look bool)
 	return nil
 }
 
-// settle notes that want is in force. The caller holds mu.
-func (k *Keeper) settle(want Desired, news uint64) {
-	before, portsBefore := k.applied, k.ports
-	k.applied, k.ports, k.lastSync, k.lastError = want, k.o.Proxy.Ports(), time.Now(), ""
+// settle notes that what d wants is in force. The caller holds mu.
+func (k *Keeper) settle(news uint64) {
+	portsBefore := k.ports
+	k.services, k.ports, k.lastSync, k.lastError = k.d.memo.Services(), k.o.Proxy.Ports(), time.Now(), ""
 	k.syncs.Add(1)
 	if !k.behind.IsZero() {
 		k.programTime.observe(k.lastSync.Sub(k.behind))
@@ -203,7 +223,8 @@ func (k *Keeper) settle(want Desired, news uint64) {
 	if k.news != news { // something came while the kernel was busy
 		k.behind = k.lastSync
 	}
-	k.tell(before.Table, portsBefore)
+	k.tell(portsBefore)
+	k.d.settled()
 	k.once.Do(func() {
 		if k.o.Settled != nil {
 			if err := k.o.Settled(); err != nil {
@@ -225,11 +246,8 @@ func (k *Keeper) Program(ctx context.Context, want Desired) error {
 		{k.o.Kernel, want.Kernel, k.o.Mode == NFTables || len(want.Kernel.Portals) > 0},
 		{k.o.Proxy, want.User, k.o.Mode == Userspace || len(want.User.Portals) > 0},
 	}
-	for key := range want.User.Portals {
-		if _, was := k.applied.Kernel.Portals[key]; was {
-			slices.Reverse(parts)
-			break
-		}
+	if k.d != nil && k.d.handsOver() {
+		slices.Reverse(parts)
 	}
 	for _, p := range parts {
 		if p.used {
@@ -248,6 +266,16 @@ func (k *Keeper) Program(ctx context.Context, want Desired) error {
 		}
 	}
 	return nil
+}
+
+// handsOver reports that the proxy takes portals over from the kernel.
+func (d *decider) handsOver() bool {
+	for key, was := range d.before {
+		if _, now := d.user.Portals[key]; now && was.by == NFTables {
+			return true
+		}
+	}
+	return false
 }
 
 // complain logs the problems that are new and those that are gone.
@@ -276,42 +304,47 @@ func (k *Keeper) complain(problems []error) {
 const chatter = 100
 
 // tell logs which portals have opened and closed, in the article's words. The caller holds mu.
-func (k *Keeper) tell(before portal.Table, portsBefore map[portal.Key]uint16) {
-	look, known := k.applied.Table.Since(before)
-	if !known || len(k.ports) > 0 || len(portsBefore) > 0 { // ports may change without their portals
-		seen := maps.Clone(before.Portals)
-		if seen == nil {
-			seen = map[portal.Key]portal.Portal{}
-		}
-		maps.Copy(seen, k.applied.Table.Portals)
-		look = slices.Collect(maps.Keys(seen))
-	}
-	say := func(msg string, in, notIn portal.Table, ports, notPorts map[portal.Key]uint16) {
-		var keys []portal.Key
-		for _, key := range look {
-			p, ok := in.Portals[key]
-			old, was := notIn.Portals[key]
-			if ok && (!was || old.Service != p.Service || ports[key] != notPorts[key]) {
-				keys = append(keys, key)
-			}
-		}
-		if len(keys) > chatter {
-			k.o.Log.Info(msg+"s", "count", len(keys))
-			return
-		}
-		for _, key := range sorted(keys, in) {
-			log := k.o.Log.With("service", short(in.Portals[key].Service), "portal", key.String())
-			if ports[key] == 0 {
-				log.Info(msg)
-				continue
-			}
-			for _, from := range []string{"containers", "host"} {
-				log.Info(msg, "from", from, "proxyPort", ports[key])
+func (k *Keeper) tell(portsBefore map[portal.Key]uint16) {
+	look := maps.Clone(k.d.before)
+	for _, ports := range []map[portal.Key]uint16{k.ports, portsBefore} { // ports may change without their portals
+		for key := range ports {
+			if k.ports[key] != portsBefore[key] {
+				look[key] = k.d.inForce(key)
 			}
 		}
 	}
-	say("closed portal", before, k.applied.Table, portsBefore, k.ports)
-	say("opened portal", k.applied.Table, before, k.ports, portsBefore)
+	opened, closed := map[portal.Key]portal.Portal{}, map[portal.Key]portal.Portal{}
+	for key, was := range look {
+		now := k.d.answered(key)
+		if was.by != nobody && now.by != nobody && was.Service == now.Service && k.ports[key] == portsBefore[key] {
+			continue
+		}
+		if was.by != nobody {
+			closed[key] = was.Portal
+		}
+		if now.by != nobody {
+			opened[key] = now.Portal
+		}
+	}
+	k.say("closed portal", closed, portsBefore)
+	k.say("opened portal", opened, k.ports)
+}
+
+func (k *Keeper) say(msg string, portals map[portal.Key]portal.Portal, ports map[portal.Key]uint16) {
+	if len(portals) > chatter {
+		k.o.Log.Info(msg+"s", "count", len(portals))
+		return
+	}
+	for _, key := range Sorted(portals) {
+		log := k.o.Log.With("service", short(portals[key].Service), "portal", key.String())
+		if ports[key] == 0 {
+			log.Info(msg)
+			continue
+		}
+		for _, from := range []string{"containers", "host"} {
+			log.Info(msg, "from", from, "proxyPort", ports[key])
+		}
+	}
 }
 
 // short is a service's name as the article's log has it: without the namespace when that is default.

@@ -70,15 +70,19 @@ func (k *Keeper) Report() Report {
 	r := Report{
 		Version: version.Version, Mode: k.o.Mode, LastSync: k.lastSync, LastError: k.lastError, Nets: k.o.Nets,
 		Synced:   !k.lastSync.IsZero() && (k.behind.IsZero() || k.lastError == "" && time.Since(k.behind) < moment),
-		Services: k.applied.Services, Portals: []Portal{}, Problems: append([]string{}, slices.Sorted(maps.Keys(k.problems))...),
+		Services: k.services, Portals: []Portal{}, Problems: append([]string{}, slices.Sorted(maps.Keys(k.problems))...),
 	}
-	for _, key := range Sorted(k.applied.Table) {
-		p := k.applied.Table.Portals[key]
+	if k.d == nil {
+		return r
+	}
+	held := k.d.held()
+	for _, key := range Sorted(held) {
+		p := held[key]
 		one := Portal{
 			VIP: key.Addr, Protocol: key.Protocol.String(), Port: key.Port, Service: p.Service.Name.String(), PortName: p.Service.Port,
 			Endpoints: append([]netip.AddrPort{}, p.Endpoints...), Mode: NFTables,
 		}
-		if _, ok := k.applied.User.Portals[key]; ok {
+		if k.d.inForce(key).by == Userspace {
 			one.Mode, one.ProxyPort = Userspace, k.ports[key]
 			if s, ok := stats[key]; ok {
 				one.Traffic = &s
@@ -88,6 +92,19 @@ func (k *Keeper) Report() Report {
 		r.Portals = append(r.Portals, one)
 	}
 	return r
+}
+
+// held lists what is in force.
+func (d *decider) held() map[portal.Key]portal.Portal {
+	out := make(map[portal.Key]portal.Portal, len(d.kernel.Portals)+len(d.user.Portals))
+	maps.Copy(out, d.kernel.Portals)
+	maps.Copy(out, d.user.Portals)
+	for key, was := range d.before {
+		if delete(out, key); was.by != nobody {
+			out[key] = was.Portal
+		}
+	}
+	return out
 }
 
 // Healthy tells why the node should not be trusted to answer portals now.
@@ -103,12 +120,11 @@ func (k *Keeper) Healthy() error {
 	return nil
 }
 
-// Sorted lists the portals of t by service.
-func Sorted(t portal.Table) []portal.Key { return sorted(slices.Collect(maps.Keys(t.Portals)), t) }
-
-func sorted(keys []portal.Key, t portal.Table) []portal.Key {
+// Sorted lists the keys of portals by service.
+func Sorted(portals map[portal.Key]portal.Portal) []portal.Key {
+	keys := slices.Collect(maps.Keys(portals))
 	slices.SortFunc(keys, func(a, b portal.Key) int {
-		return cmp.Or(compareNames(t.Portals[a].Service, t.Portals[b].Service), a.Compare(b))
+		return cmp.Or(compareNames(portals[a].Service, portals[b].Service), a.Compare(b))
 	})
 	return keys
 }

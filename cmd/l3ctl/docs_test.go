@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"flag"
 	"os"
 	"strings"
 	"testing"
@@ -11,24 +12,56 @@ import (
 	"github.com/spf13/cobra"
 )
 
+var update = flag.Bool("update", false, "quote the help of every command anew")
+
 // TestReferenceIsTrue holds every command's help, as it prints it, against the reference page.
 func TestReferenceIsTrue(t *testing.T) {
 	page, err := os.ReadFile("../../docs/reference/l3ctl.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range helpful(newRoot(nil)) {
-		root := newRoot(nil)
-		var out bytes.Buffer
-		root.SetOut(&out)
-		root.SetArgs(append(args, "--help"))
-		if err := root.Execute(); err != nil {
+	if *update {
+		page = quote(t, page)
+		if err := os.WriteFile("../../docs/reference/l3ctl.md", page, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if help := "```\n$ l3ctl " + strings.Join(append(args, "--help"), " ") + "\n" + out.String() + "```\n"; !strings.Contains(string(page), help) {
-			t.Errorf("docs/reference/l3ctl.md lacks or misquotes:\n%s", help)
+	}
+	for _, args := range helpful(newRoot(nil)) {
+		if help := help(t, args); !strings.Contains(string(page), help) {
+			t.Errorf("docs/reference/l3ctl.md lacks or misquotes (go test ./cmd/l3ctl -update quotes anew what is there):\n%s", help)
 		}
 	}
+}
+
+// help is a command's help as the page quotes it.
+func help(t *testing.T, args []string) string {
+	t.Helper()
+	root := newRoot(nil)
+	var out bytes.Buffer
+	root.SetOut(&out)
+	root.SetArgs(append(args, "--help"))
+	if err := root.Execute(); err != nil {
+		t.Fatal(err)
+	}
+	return "```\n$ l3ctl " + strings.Join(append(args, "--help"), " ") + "\n" + out.String() + "```\n"
+}
+
+// quote writes every help that the page quotes as it is now; one of a new command goes to the end.
+func quote(t *testing.T, page []byte) []byte {
+	t.Helper()
+	text := string(page)
+	for _, args := range helpful(newRoot(nil)) {
+		h := help(t, args)
+		first, _, _ := strings.Cut(strings.TrimPrefix(h, "```\n"), "\n")
+		before, rest, ok := strings.Cut(text, "```\n"+first+"\n")
+		if !ok {
+			text += "\n" + h
+			continue
+		}
+		_, after, _ := strings.Cut(rest, "```\n")
+		text = before + h + after
+	}
+	return []byte(text)
 }
 
 // helpful lists the commands that a person sees, as arguments.

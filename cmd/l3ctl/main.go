@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command l3ctl is the operator's and the learner's tool for l3edge; today it runs the lab.
+// Command l3ctl is the operator's and the learner's tool for l3edge: it shows a node, explains it, mends it, and runs the lab.
 package main
 
 import (
@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/l3edge/l3edge/cmd/l3ctl/verbs"
 	"github.com/l3edge/l3edge/pkg/core/version"
 	"github.com/l3edge/l3edge/pkg/lab/nest"
 )
@@ -20,8 +21,9 @@ func main() {
 	if err == nil {
 		return
 	}
-	if code := exitCode(0); errors.As(err, &code) {
-		os.Exit(int(code))
+	var quiet interface{ ExitCode() int }
+	if errors.As(err, &quiet) {
+		os.Exit(quiet.ExitCode())
 	}
 	fmt.Fprintln(os.Stderr, "l3ctl:", err)
 	os.Exit(1)
@@ -31,6 +33,9 @@ func main() {
 type exitCode int
 
 func (c exitCode) Error() string { return fmt.Sprintf("exit status %d", int(c)) }
+
+// ExitCode is the status for the shell.
+func (c exitCode) ExitCode() int { return int(c) }
 
 func newRoot(inner *nest.Inner) *cobra.Command {
 	root := &cobra.Command{
@@ -43,5 +48,6 @@ func newRoot(inner *nest.Inner) *cobra.Command {
 	root.SetVersionTemplate("l3ctl {{.Version}}\n")
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(newLab(inner))
+	root.AddCommand(verbs.All()...)
 	return root
 }

@@ -206,7 +206,7 @@ func TestSampleConfiguration(t *testing.T) {
 	tor := bgp.Settings{
 		ASN: 64512, Port: 179, LocalAddress: addr("10.20.30.62"), GTSM: true, BFD: 300 * time.Millisecond, Hold: 9 * time.Second, ConnectRetry: time.Second,
 		MaxPrefixes: 250_000, LongLived: time.Hour, AddPaths: 4, Prefer: 150,
-		Out: bgp.Out{MED: &med, LocalPref: &pref, Prepend: 1, Communities: []bgp.Community{community("64512:100"), community("64512:1:2"), community("no-export")}},
+		Out: bgp.Out{MED: &med, LocalPref: pref, Prepend: 1, Communities: []bgp.Community{community("64512:100"), community("64512:1:2"), community("no-export")}},
 	}
 	want := config{
 		node: "kubminion1", asn: 4201318462, routerID: addr("10.20.30.62"),

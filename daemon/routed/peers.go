@@ -39,7 +39,7 @@ type rawSettings struct {
 	Reflect      *bool    `json:"routeReflectorClient"`
 	Prefer       uint32   `json:"prefer"`
 	MED          *uint32  `json:"med"`
-	LocalPref    *uint32  `json:"localPref"`
+	LocalPref    uint32   `json:"localPref"`
 	Prepend      int      `json:"prepend"`
 	Communities  []string `json:"communities"`
 }

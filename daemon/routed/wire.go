@@ -45,7 +45,7 @@ func daemon(ctx context.Context, f *flags, cfg config, log *slog.Logger) error {
 	} else if on {
 		log.Info("turned on forwarding")
 	}
-	d := &wiring{flags: f, log: log, table: table, state: newState(cfg)}
+	d := &wiring{up: map[string]bool{}, flags: f, log: log, table: table, state: newState(cfg)}
 	d.conf.Store(&cfg)
 	ctx, d.stop = context.WithCancel(ctx)
 	defer d.stop()
@@ -77,6 +77,7 @@ type wiring struct {
 	id         identity
 	vips       vips
 
+	up      map[string]bool // the peers whose sessions stand; tellSession's own
 	speaker *bgp.Speaker
 	router  *router.Router
 	loop    *loop.Loop
@@ -220,6 +221,7 @@ func (d *wiring) heard(e fib.Event) {
 }
 
 func (d *wiring) tellSession(s bgp.Session) {
+	d.takeOff(s)
 	switch s.State {
 	case bgp.Established:
 		d.log.Info("session established", "peer", s.Peer, "address", s.Address, "asn", s.ASN)
@@ -228,6 +230,21 @@ func (d *wiring) tellSession(s bgp.Session) {
 	default:
 		d.log.Warn("no session", "peer", s.Peer, "address", s.Address, "problem", s.Problem)
 	}
+}
+
+// takeOff moves traffic off a peer whose session is lost for good, sooner than BGP withdraws its paths one by one.
+func (d *wiring) takeOff(s bgp.Session) {
+	up := s.State == bgp.Established
+	if up == d.up[s.Peer] || s.Kept || d.router == nil {
+		return
+	}
+	d.up[s.Peer] = up
+	if up {
+		d.router.Find(s.Address)
+	} else {
+		d.router.Lose(s.Address)
+	}
+	d.loop.Trigger()
 }
 
 func policy(c config) route.Policy {

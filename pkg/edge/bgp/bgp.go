@@ -55,7 +55,7 @@ type Settings struct {
 // Out is what our announcements carry towards a peer.
 type Out struct {
 	MED         *uint32 // MULTI_EXIT_DISC; nil: none
-	LocalPref   *uint32 // LOCAL_PREF, which only peers of our own AS get; nil: 100
+	LocalPref   uint32  // LOCAL_PREF, which only peers of our own AS get; 0: 100
 	Prepend     uint8   // our own ASN so many times more
 	Communities []Community
 }
@@ -114,6 +114,8 @@ type Session struct {
 	Out      uint64     `json:"prefixesOut"`
 	Losses   uint64     `json:"losses"` // times that it was established and lost
 	Synced   bool       `json:"synced"` // it has sent all it has (End-of-RIB)
+	// Kept says that it is lost, and that what it told stays in use while it may be restarting (RFC 4724).
+	Kept bool `json:"kept,omitempty"`
 }
 
 // Speaker is a BGP speaker. Its methods may be called from any goroutine once Run has begun.
@@ -189,7 +191,7 @@ func (s *Speaker) Started() <-chan struct{} { return s.started }
 // was called. A port that is taken is an error at once. No peer is talked to before the first Announce: End-of-RIB
 // after an empty table would make the peers sweep the routes that they kept over our restart.
 func (s *Speaker) Run(ctx context.Context) error {
-	s.srv = server.NewBgpServer(server.LoggerOption(warnings(s.log), nil))
+	s.srv = server.NewBgpServer(server.LoggerOption(slog.New(overhear{atLeast{handler(s.log), slog.LevelWarn}, s.hasSaid, ""}), nil))
 	go s.srv.Serve()
 	if err := s.start(ctx); err != nil {
 		return errors.Join(err, s.srv.StopBgp(context.WithoutCancel(ctx), &api.StopBgpRequest{}))
@@ -229,6 +231,9 @@ func (s *Speaker) start(ctx context.Context) error {
 	}
 	if err != nil {
 		return fmt.Errorf("start bgp: %w", err)
+	}
+	if err := farthest(s.srv); err != nil {
+		return err
 	}
 	for _, step := range []func(context.Context) error{s.assignPolicies, s.watch, s.tellCollectors} {
 		if err := step(ctx); err != nil {
@@ -274,29 +279,4 @@ func (s *Speaker) sayGoodbye() {
 	}
 	_ = s.srv.ShutdownPeer(context.Background(), &api.ShutdownPeerRequest{Communication: reason}) // there may be no peer
 	s.sessions.awaitAllGone(time.Second)
-}
-
-// warnings lets only gobgp's warnings and errors through: its information is in Sessions, better told.
-func warnings(log *slog.Logger) *slog.Logger {
-	if log == nil {
-		return slog.New(slog.DiscardHandler)
-	}
-	return slog.New(atLeast{Handler: log.Handler(), level: slog.LevelWarn}).With("from", "gobgp")
-}
-
-type atLeast struct {
-	slog.Handler
-	level slog.Level
-}
-
-func (h atLeast) Enabled(ctx context.Context, l slog.Level) bool {
-	return l >= h.level && h.Handler.Enabled(ctx, l)
-}
-
-func (h atLeast) WithAttrs(as []slog.Attr) slog.Handler {
-	return atLeast{Handler: h.Handler.WithAttrs(as), level: h.level}
-}
-
-func (h atLeast) WithGroup(name string) slog.Handler {
-	return atLeast{Handler: h.Handler.WithGroup(name), level: h.level}
 }

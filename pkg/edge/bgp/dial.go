@@ -9,13 +9,10 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"reflect"
 	"strconv"
 	"syscall"
 	"time"
-	"unsafe"
 
-	"github.com/osrg/gobgp/v4/pkg/server"
 	"golang.org/x/sys/unix"
 )
 
@@ -143,23 +140,4 @@ func firstByte(conn *net.TCPConn) error {
 		peekErr, err = errSilent, nil
 	}
 	return errors.Join(err, peekErr, conn.SetReadDeadline(time.Time{}))
-}
-
-// handIn gives the connection to gobgp as if its listener had accepted it. gobgp has no door for that, so we reach for
-// the channel between its listener and its server; TestAcceptChannel fails when an update of gobgp moves it.
-func (s *Speaker) handIn(ctx context.Context, conn net.Conn) {
-	select {
-	case acceptChannel(s.srv) <- conn:
-	case <-ctx.Done():
-		_ = conn.Close()
-	}
-}
-
-// acceptChannel is set once, by StartBgp, before anybody calls this.
-func acceptChannel(srv *server.BgpServer) chan<- net.Conn {
-	f := reflect.ValueOf(srv).Elem().FieldByName("acceptCh")
-	if !f.IsValid() || f.Type() != reflect.TypeFor[chan net.Conn]() {
-		panic("bgp: this gobgp has no accept channel")
-	}
-	return *(*chan net.Conn)(unsafe.Pointer(f.UnsafeAddr()))
 }

@@ -78,7 +78,7 @@ func (in policyInput) render() *api.SetPoliciesRequest {
 	})
 	w.sets = append(w.sets, &api.DefinedSet{DefinedType: api.DefinedType_DEFINED_TYPE_COMMUNITY, Name: "leaving", List: []string{"^65535:0$"}})
 	w.imports(&api.Conditions{CommunitySet: &api.MatchSet{Type: api.MatchSet_TYPE_ANY, Name: "leaving"}},
-		&api.Actions{LocalPref: &api.LocalPrefAction{Value: 0}})
+		&api.Actions{LocalPref: &api.LocalPrefAction{Value: 1}}) // gobgp takes 0, which RFC 8326 asks for, for none
 	return &api.SetPoliciesRequest{DefinedSets: w.sets, Policies: []*api.Policy{
 		{Name: exportName, Statements: w.exported}, {Name: importName, Statements: w.imported},
 	}}
@@ -135,8 +135,8 @@ func (w *policyWriter) out(match *api.MatchSet, o Out, asn uint32) {
 	if o.MED != nil {
 		a.Med = &api.MedAction{Type: api.MedAction_TYPE_REPLACE, Value: int64(*o.MED)}
 	}
-	if o.LocalPref != nil {
-		a.LocalPref = &api.LocalPrefAction{Value: *o.LocalPref}
+	if o.LocalPref != 0 {
+		a.LocalPref = &api.LocalPrefAction{Value: o.LocalPref}
 	}
 	if o.Prepend > 0 {
 		a.AsPrepend = &api.AsPrependAction{Asn: asn, Repeat: uint32(o.Prepend)}

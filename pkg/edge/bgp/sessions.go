@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
 
 	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
@@ -34,6 +35,7 @@ type entry struct {
 	cutOff bool // it sent too much: begin anew only after a minute
 	// untold are the families whose End-of-RIB (RFC 4724 section 2) has not come yet.
 	untold map[bgp.Family]bool
+	said   string // why the peer ends the session, in its own words
 }
 
 func (t *sessions) init(peers []Peer) {
@@ -265,6 +267,17 @@ func (s *Speaker) stillLooking(name string) {
 	}
 }
 
+// hasSaid notes why a peer ends its session. It is as long as the peer likes and may hold anything.
+func (s *Speaker) hasSaid(peer netip.Addr, reason string) {
+	reason = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '.'
+	}, reason)
+	s.sessions.update(peer, func(x *entry) { x.said = reason })
+}
+
 // peerEvent takes over what gobgp's state machine did.
 func (s *Speaker) peerEvent(ev *apiutil.WatchEventMessage_PeerEvent, _ time.Time) {
 	addr := ev.Peer.State.NeighborAddress
@@ -278,18 +291,22 @@ func (s *Speaker) peerEvent(ev *apiutil.WatchEventMessage_PeerEvent, _ time.Time
 		switch {
 		case state == Established:
 			x.ASN, x.RouterID, x.Problem = ev.Peer.State.PeerASN, ev.Peer.State.RouterID, ""
+			x.Kept = false
 			x.onLink = s.sessions.reaches(addr)
 			x.untold = spoken(ev.Peer.State)
 		case lost && ev.Peer.State.DisconnectMessage == "":
 			x.Problem = "the session ended without a reason"
 		case state == Idle && ev.Peer.State.DisconnectMessage != "" && reason != api.PeerState_DISCONNECT_REASON_DECONFIGURED:
 			x.Problem = explain(reason, ev.Peer.State.DisconnectMessage)
+			if x.said != "" {
+				x.Problem, x.said = "the peer has been shut down: "+x.said, ""
+			}
 		}
 		if x.State == Established && state != Established {
 			x.Losses++
 		}
 		if lost {
-			x.Synced = false
+			x.Synced, x.Kept = false, reason == api.PeerState_DISCONNECT_REASON_GRACEFUL_RESTART
 			x.renew = !x.Dynamic && reason != api.PeerState_DISCONNECT_REASON_GRACEFUL_RESTART
 		}
 		x.State = state

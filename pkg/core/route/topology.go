@@ -48,7 +48,7 @@ func (t Topology) Resolve(prefix netip.Prefix, v Via) (hop NextHop, reason strin
 	fits := func(gw netip.Addr) bool { return prefix.Addr().Is4() || gw.Is6() }
 	for _, gw := range []netip.Addr{nh, v.Peer} {
 		if link, ok := t.link(gw); ok && fits(gw) {
-			if slices.Contains(t.Lost, gw.WithZone("")) {
+			if slices.Contains(t.Lost, gw) {
 				return NextHop{}, fmt.Sprintf("gateway %s does not answer", gw)
 			}
 			return NextHop{Gateway: gw.WithZone(""), Link: link}, ""
@@ -63,6 +63,12 @@ func (t Topology) Resolve(prefix netip.Prefix, v Via) (hop NextHop, reason strin
 		return NextHop{}, fmt.Sprintf("next hop %s is IPv4, and IPv6 cannot go through it", nh)
 	}
 	return NextHop{}, fmt.Sprintf("next hop %s is not on a connected link, nor is the peer, and no gateway leads there", nh)
+}
+
+// Neighbour is a as a next hop on the connected link that leads to it.
+func (t Topology) Neighbour(a netip.Addr) (NextHop, bool) {
+	link, ok := t.link(a)
+	return NextHop{Gateway: a.WithZone(""), Link: link}, ok
 }
 
 // Reaches reports that a connected link leads to a.

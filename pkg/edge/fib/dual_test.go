@@ -215,7 +215,7 @@ func TestALostNextHopMovesAllRoutesAtOnce(t *testing.T) {
 		}
 		began := time.Now()
 		var err error
-		if moved, err = table.Lose(addr("10.20.30.1")); err != nil {
+		if moved, err = table.Lose(route.NextHop{Gateway: addr("10.20.30.1"), Link: link}); err != nil {
 			t.Fatal(err)
 		}
 		best = min(best, time.Since(began))

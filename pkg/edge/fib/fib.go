@@ -121,7 +121,7 @@ func (t *Table) Apply(plan route.Plan) ([]route.Failure, error) {
 // Lose takes a gateway that has gone out of every entry that has another one: a message per set of next hops moves the
 // traffic, however many routes hang on it. Prefixes with no other way stay as they are. It returns what became of what;
 // nothing when the kernel has no nexthop objects. An error means that the outcome is unknown: Read again.
-func (t *Table) Lose(gateway netip.Addr) ([]route.Moved, error) {
+func (t *Table) Lose(gateway route.NextHop) ([]route.Moved, error) {
 	if !t.hops.known || t.hops.absent {
 		return nil, nil
 	}

@@ -226,11 +226,11 @@ func (n *nexthops) collect(s *socket) error {
 }
 
 // lose takes a gateway out of every set that has another one.
-func (n *nexthops) lose(s *socket, gone netip.Addr) ([]route.Moved, error) {
+func (n *nexthops) lose(s *socket, gone route.NextHop) ([]route.Moved, error) {
 	var out []route.Moved
 	from := []*set{}
 	for _, x := range n.sets {
-		rest := slices.DeleteFunc(slices.Clone(x.entry.Hops), func(h route.NextHop) bool { return h.Gateway == gone })
+		rest := slices.DeleteFunc(slices.Clone(x.entry.Hops), func(h route.NextHop) bool { return h.Gateway == gone.Gateway && h.Link == gone.Link })
 		if len(rest) > 0 && len(rest) < len(x.entry.Hops) {
 			from = append(from, x)
 			out = append(out, route.Moved{From: x.entry, To: route.NewEntry(rest...)})

@@ -19,12 +19,12 @@ const lostFor = 10 * time.Second
 // Lose says that a gateway does not answer any more, before BGP has withdrawn its paths: traffic that has another way
 // takes it at once. Find says that it is back.
 func (r *Router) Lose(gw netip.Addr) {
-	r.hear(func() { r.news.gateways = append(r.news.gateways, gateway{gw.WithZone(""), true}) })
+	r.hear(func() { r.news.gateways = append(r.news.gateways, gateway{gw, true}) })
 }
 
 // Find ends Lose.
 func (r *Router) Find(gw netip.Addr) {
-	r.hear(func() { r.news.gateways = append(r.news.gateways, gateway{gw.WithZone(""), false}) })
+	r.hear(func() { r.news.gateways = append(r.news.gateways, gateway{gw, false}) })
 }
 
 // lose takes traffic off the gateways that were lost.
@@ -43,7 +43,11 @@ func (r *Router) lose(n *news) error {
 			continue
 		}
 		r.lost[g.addr] = time.Now()
-		moved, err := r.o.Kernel.Lose(g.addr)
+		hop, ok := r.topo.Neighbour(g.addr)
+		if !ok {
+			continue // the kernel has dropped the routes with the link, or they never went there directly
+		}
+		moved, err := r.o.Kernel.Lose(hop)
 		if err != nil {
 			return err
 		}

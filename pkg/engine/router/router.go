@@ -35,7 +35,7 @@ type Kernel interface {
 	Apply(route.Plan) ([]route.Failure, error)
 	Topology() (route.Topology, error)
 	// Lose takes a gateway that has gone out of every entry that has another one, and returns what became of what.
-	Lose(gateway netip.Addr) ([]route.Moved, error)
+	Lose(gateway route.NextHop) ([]route.Moved, error)
 }
 
 // Options are what a Router works with.
@@ -123,7 +123,10 @@ func (r *Router) hear(f func()) {
 
 // Sync does one round: it brings kernel and speaker to what is wanted now. A round in which nothing was heard reads
 // everything anew. Changes that the kernel refused are an error; the others took effect, and the next round tries again.
-func (r *Router) Sync(context.Context) error {
+func (r *Router) Sync(ctx context.Context) error {
+	if ctx.Err() != nil { // sessions that end with the process are no news
+		return nil
+	}
 	r.newsMu.Lock()
 	n := r.news
 	r.news = news{}

@@ -103,16 +103,16 @@ func (k *kernel) Apply(plan route.Plan) (failures []route.Failure, err error) {
 	return failures, nil
 }
 
-func (k *kernel) Lose(gw netip.Addr) (moved []route.Moved, err error) {
+func (k *kernel) Lose(gw route.NextHop) (moved []route.Moved, err error) {
 	for _, e := range k.fib {
-		rest := slices.DeleteFunc(slices.Clone(e.Hops), func(h route.NextHop) bool { return h.Gateway == gw })
+		rest := slices.DeleteFunc(slices.Clone(e.Hops), func(h route.NextHop) bool { return h == gw })
 		if len(rest) > 0 && len(rest) < len(e.Hops) {
 			moved = append(moved, route.Moved{From: e, To: route.NewEntry(rest...)})
 		}
 	}
 	k.fib.Move(moved)
 	if len(moved) > 0 {
-		fmt.Fprintf(&k.log, "lost %s\n", gw)
+		fmt.Fprintf(&k.log, "lost %s\n", gw.Gateway)
 	}
 	return moved, nil
 }

@@ -116,8 +116,6 @@ type Session struct {
 	Synced   bool       `json:"synced"` // it has sent all it has (End-of-RIB)
 	// Kept says that it is lost, and that what it told stays in use while it may be restarting (RFC 4724).
 	Kept bool `json:"kept,omitempty"`
-	// Kept says that it is lost, and that what it told stays in use while it may be restarting (RFC 4724).
-	Kept bool `json:"kept,omitempty"`
 }
 
 // Speaker is a BGP speaker. Its methods may be called from any goroutine once Run has begun.

@@ -292,7 +292,6 @@ func (s *Speaker) peerEvent(ev *apiutil.WatchEventMessage_PeerEvent, _ time.Time
 		case state == Established:
 			x.ASN, x.RouterID, x.Problem = ev.Peer.State.PeerASN, ev.Peer.State.RouterID, ""
 			x.Kept = false
-			x.Kept = false
 			x.onLink = s.sessions.reaches(addr)
 			x.untold = spoken(ev.Peer.State)
 		case lost && ev.Peer.State.DisconnectMessage == "":

@@ -19,85 +19,71 @@ import (
 )
 
 // benchCNI measures ADD and DEL of our chain against the reference plugins', one process call at a time as a runtime
-// makes them, with more and more pods standing, then many at once.
+// makes them, with more and more pods or ports standing, through libcni, and many at once.
 func benchCNI(ctx context.Context, r *report, o options) error {
-	peerBin, err := os.MkdirTemp("", "bench-cni-")
+	peer, err := os.MkdirTemp("", "bench-cni-")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(peerBin) //nolint:errcheck // a temporary folder
+	defer os.RemoveAll(peer) //nolint:errcheck // a temporary folder
 	for _, p := range []string{"main/bridge", "ipam/host-local", "meta/portmap"} {
-		if err := goBuild(ctx, peerBin, "github.com/containernetworking/plugins/plugins/"+p); err != nil {
+		if err := goBuild(ctx, peer, "github.com/containernetworking/plugins/plugins/"+p); err != nil {
 			return err
 		}
 	}
-	ours := filepath.Join(o.root, "bin")
+	b := &cniBench{ctx: ctx, r: r, o: o, ours: filepath.Join(o.root, "bin"), peer: peer}
+	for _, part := range []struct {
+		name string
+		run  func() error
+	}{{"pods", b.pods}, {"libcni", b.libcni}, {"hostport", b.hostPorts}, {"no-hostport", b.noHostPort}, {"present", b.present}, {"at-once", b.bursts}} {
+		if !strings.Contains(part.name, o.only) {
+			continue
+		}
+		if err := part.run(); err != nil {
+			return fmt.Errorf("%s: %w", part.name, err)
+		}
+	}
+	return nil
+}
+
+// cniBench is one run of the suite.
+type cniBench struct {
+	ctx        context.Context //nolint:containedctx // of the run, which it is
+	r          *report
+	o          options
+	ours, peer string // folders of binaries
+}
+
+// pods measures the pair that attaches a pod, with more and more of them standing.
+func (b *cniBench) pods() error {
 	for _, size := range []struct {
 		pods             int
 		subnet           string
 		wantADD, wantDEL float64
 	}{{1, "10.10.10.0/24", 3, 7}, {100, "10.10.10.0/24", 3, 7}, {240, "10.10.10.0/24", 3, 7}, {1000, "10.10.0.0/16", 4, 5}} {
-		o, err := pair(o, ours, peerBin, size.subnet, "")
-		if err != nil {
-			return err
-		}
-		err = o.measure(ctx, r, fmt.Sprintf("cni/%d-pods", size.pods), size.pods, size.wantADD, size.wantDEL)
-		if err := errors.Join(err, o.close()); err != nil {
+		name := fmt.Sprintf("cni/%d-pods", size.pods)
+		if err := b.duel(shape{subnet: size.subnet}, b.o.rounds, name, size.pods, size.wantADD, size.wantDEL); err != nil {
 			return err
 		}
 	}
-	for _, backend := range []string{"iptables", "nftables"} {
-		o, err := pair(o, ours, peerBin, "10.10.10.0/24", backend)
-		if err != nil {
-			return err
-		}
-		err = o.measure(ctx, r, "cni/hostport-vs-portmap-"+backend, 10, 7, 15)
-		if err := errors.Join(err, o.close()); err != nil {
-			return err
-		}
-	}
-	return burst(ctx, r, o, ours, peerBin)
-}
-
-// burst measures 64 ADDs at once.
-func burst(ctx context.Context, r *report, o options, ours, peerBin string) error {
-	d, err := pair(o, ours, peerBin, "10.10.10.0/24", "")
-	if err != nil {
-		return err
-	}
-	all := func(c *cniNode) func() (Sample, error) {
-		return func() (Sample, error) {
-			pods := make([]*pod, 64)
-			for i := range pods {
-				if pods[i], err = newPod(); err != nil {
-					return Sample{}, err
-				}
-			}
-			start := time.Now()
-			err := inParallel(pods, func(p *pod) error { _, err := c.call(ctx, "ADD", p); return err })
-			s := Sample{Wall: time.Since(start)}
-			return s, errors.Join(err, inParallel(pods, func(p *pod) error {
-				_, err := c.call(ctx, "DEL", p)
-				return errors.Join(err, p.ns.Close())
-			}))
-		}
-	}
-	os, ps, err := contend(max(o.rounds/10, 3), all(d.ours), all(d.peer))
-	if err := errors.Join(err, d.close()); err != nil {
-		return err
-	}
-	r.add("cni/64-at-once/ADD", 2.5, os, ps)
 	return nil
 }
 
-func inParallel(pods []*pod, f func(*pod) error) error {
-	errs := make([]error, len(pods))
-	var wg sync.WaitGroup
-	for i, p := range pods {
-		wg.Go(func() { errs[i] = f(p) })
+// libcni measures the same as a runtime would see it: the whole list through the library that it uses.
+func (b *cniBench) libcni() error {
+	return errors.Join(
+		b.duel(shape{lib: true}, b.o.rounds, "cni/libcni/1-pods", 1, 3, 7),
+		b.duel(shape{lib: true, backend: "nftables", proto: "tcp"}, b.o.rounds, "cni/libcni/hostport-vs-portmap-nftables", 1, 7, 15),
+	)
+}
+
+// duel measures two nodes of a shape.
+func (b *cniBench) duel(s shape, rounds int, name string, pods int, wantADD, wantDEL float64) error {
+	d, err := s.pair(b.ours, b.peer, rounds)
+	if err != nil {
+		return err
 	}
-	wg.Wait()
-	return errors.Join(errs...)
+	return errors.Join(d.measure(b.ctx, b.r, name, pods, wantADD, wantDEL), d.close())
 }
 
 // duel is our node and the peer's, alike but for the plugins.
@@ -106,23 +92,40 @@ type duel struct {
 	rounds     int
 }
 
-func pair(o options, ours, peerBin, subnet, portmap string) (*duel, error) {
-	l3 := []string{fmt.Sprintf(`{"type":"bridge-l3","bridge":"docker0","subnet":%q}`, subnet)}
+// shape says what two nodes have in common.
+type shape struct {
+	subnet  string // of the pods; none: a /24
+	backend string // of portmap, which portal then stands against; none: no hostPorts
+	proto   string // of the hostPort that each pod asks for; none: none
+	lib     bool   // called through libcni
+}
+
+func (s shape) pair(ours, peer string, rounds int) (*duel, error) {
+	if s.subnet == "" {
+		s.subnet = "10.10.10.0/24"
+	}
+	l3 := []string{fmt.Sprintf(`{"type":"bridge-l3","bridge":"docker0","subnet":%q}`, s.subnet)}
 	ref := []string{fmt.Sprintf(`{"type":"bridge","bridge":"docker0","isDefaultGateway":true,"hairpinMode":true,
-		"ipam":{"type":"host-local","subnet":%q}}`, subnet)}
-	if portmap != "" {
-		l3 = append(l3, `{"type":"portal"}`)
-		ref = append(ref, fmt.Sprintf(`{"type":"portmap","backend":%q}`, portmap))
+		"ipam":{"type":"host-local","subnet":%q}}`, s.subnet)}
+	if s.backend != "" {
+		l3 = append(l3, portal)
+		ref = append(ref, portmap(s.backend))
 	}
-	a, err := newNode("l3edge", ours, l3, portmap != "")
+	a, err := newNode("l3edge", ours, l3, s)
 	if err != nil {
 		return nil, err
 	}
-	b, err := newNode("reference", peerBin, ref, portmap != "")
+	b, err := newNode("reference", peer, ref, s)
 	if err != nil {
 		return nil, err
 	}
-	return &duel{ours: a, peer: b, rounds: o.rounds}, nil
+	return &duel{ours: a, peer: b, rounds: rounds}, nil
+}
+
+const portal = `{"type":"portal","capabilities":{"portMappings":true}}`
+
+func portmap(backend string) string {
+	return fmt.Sprintf(`{"type":"portmap","backend":%q,"capabilities":{"portMappings":true}}`, backend)
 }
 
 func (d *duel) close() error { return errors.Join(d.ours.close(), d.peer.close()) }
@@ -167,7 +170,9 @@ type cniNode struct {
 	name    string
 	bin     string
 	plugins []string
-	ports   bool // pods ask for a hostPort
+	proto   string // of the hostPort that pods ask for; none: none
+	lib     bool   // call by libcni
+	prev    json.RawMessage
 
 	mu   sync.Mutex
 	next int
@@ -181,12 +186,12 @@ type pod struct {
 	result json.RawMessage
 }
 
-func newNode(name, bin string, plugins []string, ports bool) (*cniNode, error) {
+func newNode(name, bin string, plugins []string, s shape) (*cniNode, error) {
 	ns, err := netns.New()
 	if err != nil {
 		return nil, err
 	}
-	return &cniNode{ns: ns, name: name, bin: bin, plugins: plugins, ports: ports}, nil
+	return &cniNode{ns: ns, name: name, bin: bin, plugins: plugins, proto: s.proto, lib: s.lib}, nil
 }
 
 func newPod() (*pod, error) {
@@ -228,6 +233,9 @@ func (n *cniNode) call(ctx context.Context, command string, p *pod) (Sample, err
 		p.id, p.port = fmt.Sprintf("%s-%d", n.name, n.next), 20000+n.next
 		n.mu.Unlock()
 	}
+	if n.lib {
+		return n.libcall(ctx, command, p)
+	}
 	var sum Sample
 	for i := range n.plugins {
 		k := i
@@ -243,17 +251,24 @@ func (n *cniNode) call(ctx context.Context, command string, p *pod) (Sample, err
 	return sum, nil
 }
 
+func (n *cniNode) mappings(p *pod) []map[string]any {
+	return []map[string]any{{"hostPort": p.port, "containerPort": 80, "protocol": n.proto}}
+}
+
 func (n *cniNode) exec(ctx context.Context, command, plugin string, p *pod) (Sample, error) {
 	conf := map[string]any{}
 	if err := json.Unmarshal([]byte(plugin), &conf); err != nil {
 		return Sample{}, err
 	}
 	conf["cniVersion"], conf["name"] = "1.0.0", "bench-"+n.name
+	if p.result == nil && n.prev != nil {
+		p.result = n.prev
+	}
 	if p.result != nil {
 		conf["prevResult"] = p.result
 	}
-	if n.ports {
-		conf["runtimeConfig"] = map[string]any{"portMappings": []map[string]any{{"hostPort": p.port, "containerPort": 80, "protocol": "tcp"}}}
+	if n.proto != "" {
+		conf["runtimeConfig"] = map[string]any{"portMappings": n.mappings(p)}
 	}
 	stdin, err := json.Marshal(conf)
 	if err != nil {

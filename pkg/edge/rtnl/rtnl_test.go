@@ -147,6 +147,21 @@ func write(fd int, b []byte) error {
 	return nil
 }
 
+func TestRemoveDoesItItselfWhenTheOtherProcessIsKilled(t *testing.T) {
+	node, ns := nstest.New(t), nstest.New(t)
+	host, pod := dial(t, node), dial(t, ns)
+	a := want("one")
+	attachPod(t, host, pod, ns, a)
+	port, err := host.Link(a.Port.Name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	nstest.Do(t, node, func() error { return host.Remove(port.Index, func(int, []byte) error { return nil }) })
+	if _, err := pod.Link("eth0"); !errors.Is(err, rtnl.ErrNoLink) {
+		t.Errorf("eth0 after removal: %v", err)
+	}
+}
+
 func TestRemoveAnswersWhenBothEndsAreGone(t *testing.T) {
 	node, ns := nstest.New(t), nstest.New(t)
 	host, pod := dial(t, node), dial(t, ns)

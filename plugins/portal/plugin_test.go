@@ -306,21 +306,30 @@ func TestOnePortForManyPods(t *testing.T) {
 	}
 }
 
+// TestManyAtOnce: none is lost, also when the first of them all find that the tables are gone and make them anew at once.
 func TestManyAtOnce(t *testing.T) {
 	w := newWorld(t)
-	var wg sync.WaitGroup
-	codes := make([]int, 16)
-	for i := range codes {
-		wg.Go(func() {
-			pod := []string{"web", "other"}[i%2]
-			codes[i], _ = w.call("ADD", fmt.Sprint(pod, "/", i), ports(fmt.Sprintf(`{"hostPort":%d,"containerPort":80}`, 8000+i))+withPrev(pod))
-		})
+	addMany := func(first int) {
+		var wg sync.WaitGroup
+		codes := make([]int, 16)
+		for i := range codes {
+			wg.Go(func() {
+				pod := []string{"web", "other"}[i%2]
+				codes[i], _ = w.call("ADD", fmt.Sprint(pod, "/", first+i), ports(fmt.Sprintf(`{"hostPort":%d,"containerPort":80}`, first+i))+withPrev(pod))
+			})
+		}
+		wg.Wait()
+		for i, code := range codes {
+			if code != 0 {
+				t.Errorf("ADD %d: exit %d", first+i, code)
+			}
+		}
 	}
-	wg.Wait()
-	for i, code := range codes {
-		if want := []string{"web", "other"}[i%2] + " 10.20.30.1"; code != 0 {
-			t.Errorf("ADD %d: exit %d", i, code)
-		} else if got := w.ask(w.out, "tcp", fmt.Sprintf("10.20.30.62:%d", 8000+i)); got != want {
+	addMany(8000)
+	nstest.Sh(t, w.node, "nft flush ruleset")
+	addMany(8016)
+	for i := range 32 {
+		if got, want := w.ask(w.out, "tcp", fmt.Sprintf("10.20.30.62:%d", 8000+i)), []string{"web", "other"}[i%2]+" 10.20.30.1"; got != want {
 			t.Errorf("port %d: %q, want %q", 8000+i, got, want)
 		}
 	}
@@ -403,6 +412,22 @@ const (
 	unsynced = "503 Service Unavailable\r\n\r\nnothing programmed yet\n"
 	healthy  = "200 OK\r\n\r\nok\n"
 )
+
+// TestStatusMendsTheTables: a runtime asks for it every few seconds, so that ports do not stay lost until the next ADD.
+func TestStatusMendsTheTables(t *testing.T) {
+	w := newWorld(t)
+	both := with6("web", addrs["web"]+"/24", addrs6["web"]+"/64")
+	w.must("ADD", "web", ports(web80)+both)
+	nstest.Sh(t, w.node, "nft flush ruleset")
+	if code, out := w.call("CHECK", "web", ports(web80)+both); code == 0 || !strings.Contains(out, "has been changed") {
+		t.Errorf("CHECK of a flushed ruleset: %d %s", code, out)
+	}
+	w.must("STATUS", "", "")
+	w.must("CHECK", "web", ports(web80)+both)
+	if got := w.ask(w.out, "tcp", "10.20.30.62:80"); got != "web 10.20.30.1" {
+		t.Errorf("the port: %q", got)
+	}
+}
 
 func TestStatusAsksPortald(t *testing.T) {
 	for _, tt := range []struct {

@@ -197,7 +197,8 @@ func status(c *cni.Call) error {
 		return err
 	}
 	return with(func(h *nft.HostPorts) error {
-		if err := h.Ensure(true, false); err != nil {
+		v6 := slices.ContainsFunc(saved(), func(held nft.Held) bool { return held.To.Addr().Is6() })
+		if err := h.Ensure(true, v6); err != nil { // of IPv6 only where there was some: not every node has it
 			return cni.Errorf(cni.CodeNotAvailable, "%w", err)
 		}
 		return services(h, socket, expected)

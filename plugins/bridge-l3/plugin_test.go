@@ -89,6 +89,9 @@ func (l *lab) call(command string, p *pod) (out []byte, err error) {
 	}
 	cmd := exec.Command(l.self)
 	cmd.Env = []string{"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + p.id, "CNI_NETNS=" + path, "CNI_IFNAME=eth0", "CNI_PATH=" + l.path, "CNI_ARGS=" + p.args}
+	if l.path != "" { // other plugins run programs; ours must not need any
+		cmd.Env = append(cmd.Env, "PATH="+os.Getenv("PATH"))
+	}
 	cmd.Stdin = strings.NewReader(l.config(p))
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -429,6 +432,25 @@ func TestGarbageGoesAndTheRestStays(t *testing.T) {
 	}
 }
 
+// TestGarbageGoesWhateverIsLeftOfIt: a lease without its link, a link without its lease, and bindings of a port that is gone,
+// by a configuration that no longer binds.
+func TestGarbageGoesWhateverIsLeftOfIt(t *testing.T) {
+	l := newLab(t, subnet4+`,"sourceCheck":true`)
+	kept, a := l.pod("kept"), l.pod("a")
+	l.add(kept)
+	port := l.add(a).Interfaces[1].Name
+	nstest.Sh(t, l.node, "rm "+l.leases+"/net/by-owner/a@eth0 "+l.leases+"/net/10.10.10.3; ip link del "+port)
+	l.keys = subnet4
+	l.must("GC", &pod{id: "x", extra: `"cni.dev/valid-attachments":[{"containerID":"kept","ifname":"eth0"}]`})
+	if out := nstest.Run(t, l.node, "nft", "list", "ruleset"); strings.Contains(out, port) || !strings.Contains(out, "10.10.10.2") {
+		t.Errorf("after GC:\n%s", out)
+	}
+	l.keys += `,"sourceCheck":true`
+	l.must("CHECK", kept)
+	l.refused("GC", &pod{id: "x", extra: `"cni.dev/valid-attachments":"none"`}, 7, "cni.dev/valid-attachments")
+	l.must("CHECK", kept)
+}
+
 func TestStatus(t *testing.T) {
 	l := newLab(t, `"bridge":"docker0","subnet":"10.0.0.0/30"`)
 	p := l.pod("a")
@@ -561,20 +583,103 @@ esac
 	l.refused("ADD", p, 7, "plugin elsewhere is not in CNI_PATH (/nowhere)")
 }
 
-func TestNeighboursHearOfAGivenMAC(t *testing.T) {
-	l := newLab(t, subnet4)
-	first, p := l.pod("makes-the-bridge"), l.pod("a")
-	first.args = "IP=10.10.10.9"
-	p.extra = `"runtimeConfig":{"ips":["10.10.10.2"],"mac":"02:00:00:00:00:77"}`
-	l.add(first)
-	nstest.Sh(t, l.node, "ip neigh replace 10.10.10.2 lladdr 02:00:00:00:00:99 dev docker0 nud stale")
-	l.add(p)
-	out := ""
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline) && !strings.Contains(out, "02:00:00:00:00:77"); {
-		out = nstest.Run(t, l.node, "ip", "neigh", "show", "10.10.10.2")
+// TestRuntimeConfigInAnyLetterCase: containerd writes HostPort, so nobody may count on the case of any key.
+func TestRuntimeConfigInAnyLetterCase(t *testing.T) {
+	l := newLab(t, "")
+	for i, extra := range []string{
+		`"runtimeConfig":{"IPs":["10.5.0.9"],"Mac":"02:00:00:00:00:09","IPRanges":[[{"Subnet":"10.5.0.0/24","RangeStart":"10.5.0.8","GATEWAY":"10.5.0.200"}]]}`,
+		`"RuntimeConfig":{"ips":["10.5.0.10"],"mac":"02:00:00:00:00:0a","ipranges":[[{"subnet":"10.5.0.0/24","rangestart":"10.5.0.8","gateway":"10.5.0.200"}]]}`,
+	} {
+		p := l.pod(fmt.Sprint("p", i))
+		p.extra = extra
+		r := l.add(p)
+		if want := fmt.Sprintf("10.5.0.%d/24", 9+i); addresses(r) != want || r.Interfaces[2].MAC != fmt.Sprintf("02:00:00:00:00:%02x", 9+i) || r.IPs[0].Gateway.String() != "10.5.0.200" {
+			t.Errorf("got %s", p.result)
+		}
+		l.must("CHECK", p)
 	}
-	if !strings.Contains(out, "02:00:00:00:00:77") {
-		t.Errorf("the node still has %s", out)
+}
+
+// TestDelByTheConfigurationOfToday: runtimes send it, and not that of the ADD; with or without a result, in a namespace that
+// may be gone. A configuration that no ADD would take deletes too.
+func TestDelByTheConfigurationOfToday(t *testing.T) {
+	l := newLab(t, subnet4+`,"sourceCheck":true`)
+	dir := fmt.Sprintf(`"ipam":{"type":"host-local","dataDir":%q,"ranges":"nonsense"}`, l.leases)
+	for i, today := range []string{
+		`"bridge":"docker0","subnet":"10.99.0.0/16"`, `"bridge":"other0","vlan":5,"ipMasq":true,` + dir, `"nonsense":1,"mtu":"x",` + dir,
+		`"subnet":"10.10.10.0/33","dns":7,"runtimeConfig":[],"args":5,` + dir,
+	} {
+		for _, lost := range []string{"nothing", "the result", "the namespace"} {
+			p := l.pod(fmt.Sprint("p", i))
+			l.add(p)
+			ns := p.ns
+			switch lost {
+			case "the result":
+				p.result = nil
+			case "the namespace":
+				p.ns, p.result = nil, []byte(`{"cniVersion":"9.9.9"}`)
+			}
+			then := l.keys
+			l.keys = today
+			for range 3 {
+				l.must("DEL", p)
+			}
+			l.keys = then
+			if out := nstest.Run(t, ns, "ip", "-br", "link"); strings.Contains(out, "eth0") || l.left() != "" {
+				t.Errorf("%s, without %s: left %q and\n%s", today, lost, l.left(), out)
+			}
+			if out := nstest.Run(t, l.node, "nft", "list", "ruleset"); strings.Contains(out, "elements") {
+				t.Errorf("%s, without %s:\n%s", today, lost, out)
+			}
+		}
+	}
+	p := l.pod("a")
+	l.keys = `"nonsense":1,"mtu":"x",` + dir
+	for _, command := range []string{"ADD", "CHECK"} {
+		l.refused(command, p, 7, "mtu: \"x\" is not a number\nnonsense: there is no such key\nipam.ranges: \"nonsense\" is not a list")
+	}
+	l.refused("STATUS", p, 50, "nonsense: there is no such key")
+}
+
+// TestIPv6IsThereAtOnce: no address of a pod or of its gateway is looked for duplicates of, which takes a second.
+func TestIPv6IsThereAtOnce(t *testing.T) {
+	l := newLab(t, `"ranges":[[{"subnet":"10.10.10.0/24"}],[{"subnet":"fd00:10::/64"}]]`)
+	for _, id := range []string{"first", "second"} {
+		p := l.pod(id)
+		l.add(p)
+		for _, ns := range []*netns.Handle{p.ns, l.node} {
+			if out := nstest.Run(t, ns, "ip", "-6", "addr", "show", "scope", "global", "tentative"); out != "" {
+				t.Errorf("%s: tentative right after ADD:\n%s", id, out)
+			}
+		}
+		if c := connects(t, l.node, "", "[fd00:10::1]:1"); c {
+			t.Error("somebody listens")
+		}
+		reach(t, p.ns, l.node, "fd00:10::1")
+		if out := nstest.Sh(t, p.ns, "cat /proc/sys/net/ipv6/conf/eth0/accept_ra"); out != "0\n" {
+			t.Errorf("accept_ra is %s: a pod could take its routes from another one", out)
+		}
+	}
+}
+
+func TestNeighboursHearOfAGivenMAC(t *testing.T) {
+	l := newLab(t, `"bridge":"docker0","ranges":[[{"subnet":"10.10.10.0/24"}],[{"subnet":"fd00:10::/64"}]]`)
+	first, p := l.pod("makes-the-bridge"), l.pod("a")
+	first.args = "IP=10.10.10.9,fd00:10::9"
+	p.extra = `"runtimeConfig":{"ips":["10.10.10.2","fd00:10::2"],"mac":"02:00:00:00:00:77"}`
+	l.add(first)
+	for _, addr := range []string{"10.10.10.2", "fd00:10::2"} {
+		nstest.Sh(t, l.node, "ip neigh replace "+addr+" lladdr 02:00:00:00:00:99 dev docker0 nud stale")
+	}
+	l.add(p)
+	for _, addr := range []string{"10.10.10.2", "fd00:10::2"} {
+		out := ""
+		for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline) && !strings.Contains(out, "02:00:00:00:00:77"); {
+			out = nstest.Run(t, l.node, "ip", "neigh", "show", addr)
+		}
+		if !strings.Contains(out, "02:00:00:00:00:77") {
+			t.Errorf("the node still has %s", out)
+		}
 	}
 }
 
@@ -686,4 +791,61 @@ func TestABridgeWithAnotherAddress(t *testing.T) {
 			t.Errorf("got %s, want %s", got, want)
 		}
 	}
+}
+
+// TestVLANs: where the kernel's bridges know VLANs, pods are in theirs and the gateway is too; where they do not, ADD says
+// so with the key, and has changed nothing.
+func TestVLANs(t *testing.T) {
+	l := newLab(t, subnet4+`,"vlan":5`)
+	p := l.pod("a")
+	if !bridgesKnowVLANs(t) {
+		l.refused("ADD", p, 2, "vlan: 5: this kernel's bridges know no VLANs")
+		if out := nstest.Run(t, l.node, "ip", "-br", "link"); strings.Contains(out, "docker0") || l.left() != "" {
+			t.Errorf("after the refusal: %s\n%s", l.left(), out)
+		}
+		plain := newLab(t, subnet4)
+		other := plain.pod("other")
+		plain.add(other)
+		plain.keys = `"bridge":"docker0","subnet":"10.10.20.0/24","vlanTrunk":[{"id":7},{"minID":10,"maxID":11}]`
+		plain.refused("ADD", plain.pod("b"), 2, "vlanTrunk: [7 10 11]: this kernel's bridges know no VLANs")
+		plain.must("DEL", p)
+		plain.keys = subnet4
+		plain.must("CHECK", other)
+		return
+	}
+	l.keys += `,"vlanTrunk":[{"minID":10,"maxID":12}]`
+	r := l.add(p)
+	port, leg := r.Interfaces[1].Name, r.Interfaces[3].Name
+	if leg != "docker0.5" || r.Interfaces[3].Sandbox != "" {
+		t.Errorf("the gateway's interface: %+v", r.Interfaces)
+	}
+	if got := vlansOf(t, l.node, port); got != "5 PVID Egress Untagged; 10; 11; 12" {
+		t.Errorf("VLANs of the pod's port: %s", got)
+	}
+	reach(t, p.ns, l.node, "10.10.10.1")
+	l.must("CHECK", p)
+	other := newLab(t, `"bridge":"docker0","subnet":"10.10.10.0/24","vlan":6,"isGateway":false,"runtimeConfig":{"ips":["10.10.10.9"]}`)
+	other.node = l.node
+	b := other.pod("b")
+	other.add(b)
+	var lis net.Listener
+	nstest.Do(t, b.ns, func() (err error) { lis, err = net.Listen("tcp", "10.10.10.9:0"); return err })
+	defer lis.Close() //nolint:errcheck // a test
+	if connects(t, p.ns, "", lis.Addr().String()) {
+		t.Error("a pod of VLAN 5 reaches one of VLAN 6 over the bridge")
+	}
+	for _, row := range []struct{ name, break_, mend, want string }{
+		{"a VLAN more", "bridge vlan add dev " + port + " vid 9", "bridge vlan del dev " + port + " vid 9", "is in VLAN 9"},
+		{"a VLAN less", "bridge vlan del dev " + port + " vid 11", "bridge vlan add dev " + port + " vid 11", "is not in VLAN 11"},
+		{"no filtering", "ip link set docker0 type bridge vlan_filtering 0", "ip link set docker0 type bridge vlan_filtering 1", "does not filter VLANs"},
+	} {
+		nstest.Sh(t, l.node, row.break_)
+		l.refused("CHECK", p, 100, row.want)
+		nstest.Sh(t, l.node, row.mend)
+		l.must("CHECK", p)
+	}
+	l.must("DEL", p)
+	other.must("DEL", b)
+	l.add(p) // the gateway's interface has stayed
+	l.must("CHECK", p)
 }

@@ -183,8 +183,8 @@ func noteRemoval() {
 	_ = unix.UtimesNanoAt(unix.AT_FDCWD, recordDir, []unix.Timespec{{Nsec: unix.UTIME_NOW}, {Nsec: unix.UTIME_NOW}}, 0)
 }
 
-// recentRemoval reports one within twice the time that an orphan lingers.
+// recentRemoval reports one within the time that an orphan lingers.
 func recentRemoval() bool {
 	var st unix.Stat_t
-	return unix.Stat(recordDir, &st) == nil && time.Since(time.Unix(st.Mtim.Unix())) < 2*linger
+	return unix.Stat(recordDir, &st) == nil && time.Since(time.Unix(st.Mtim.Unix())) < linger
 }

@@ -20,7 +20,7 @@ func phases(cs []change) [3][]change {
 	var out [3][]change
 	for _, c := range cs {
 		switch c.set {
-		case setSvc, setOut, setNone, setNoneOut:
+		case setSvc, setOut, setNone, setNoneOut, setKeep:
 			out[1] = append(out[1], c)
 		default:
 			if c.has {
@@ -99,6 +99,14 @@ func (t *table) list(b *batch, typ, flags uint16, cs []change, pick func(change)
 
 func putElement(e *enc, s set, k elemKey, v string) { putNoted(e, s, k, v, "") }
 
+// follow is how a verdict map leads to a chain: what only takes a note comes back.
+func (s set) follow() uint32 {
+	if s.comeBack {
+		return verdictJump
+	}
+	return verdictGoto
+}
+
 // putNoted writes an element with a comment; none if it is empty.
 func putNoted(e *enc, s set, k elemKey, v, note string) {
 	item := e.nest(attrList)
@@ -123,7 +131,7 @@ func putNoted(e *enc, s set, k elemKey, v, note string) {
 		case toAccept:
 			putVerdict(e, verdictAccept, "")
 		default:
-			putVerdict(e, verdictGoto, v)
+			putVerdict(e, s.follow(), v)
 		}
 		end()
 	case s.data != nil:

@@ -5,7 +5,6 @@ package nft
 import (
 	"encoding/binary"
 	"net/netip"
-	"strconv"
 
 	"go4.org/netipx"
 
@@ -29,10 +28,12 @@ const (
 // own are the elements that belong to one portal alone; its value is a chain or verdict, an endpoint, or nothing.
 func own(f *family, k portal.Key, p portal.Portal, put func(elemKey, string)) {
 	dial := dialKey(k)
-	answer := func(c portal.Choice, svc, none setID, class string, slot uint32) {
+	answer := func(c portal.Choice, svc, none setID, kind class) {
+		slot, _ := kind.slots()
 		switch n := len(c.Endpoints); {
 		case n > 0:
-			put(elemKey{set: svc, key: dial}, class+strconv.Itoa(min(n, 0xffff)))
+			kind.n, kind.sticky = uint32(min(n, 0xffff)), p.Affinity > 0 //nolint:gosec // bounded
+			put(elemKey{set: svc, key: dial}, kind.name())
 			for i, ep := range c.Endpoints[:min(n, 0xffff)] {
 				put(elemKey{set: setEps, key: dial + string(native(slot+uint32(i)))}, endpoint(ep)) //nolint:gosec // below 2^16
 			}
@@ -42,12 +43,15 @@ func own(f *family, k portal.Key, p portal.Portal, put func(elemKey, string)) {
 			put(elemKey{set: none, key: dial}, toRefuse)
 		}
 	}
-	answer(p.For(true), setSvc, setNone, "n", 0)
+	answer(p.For(true), setSvc, setNone, class{})
 	if p.Outside != nil {
-		answer(*p.Outside, setOut, setNoneOut, "x", outSlot)
+		answer(*p.Outside, setOut, setNoneOut, class{outside: true})
 		if len(p.Outside.Endpoints) == 0 {
 			put(elemKey{set: setOut, key: dial}, toAccept) // past the chain for clients inside, to the filter
 		}
+	}
+	if p.Affinity > 0 {
+		put(elemKey{set: setKeep, key: dial}, class{keep: keepFor(p)}.name())
 	}
 	if len(p.Sources) > 0 {
 		put(elemKey{set: setFence, key: dial}, "")

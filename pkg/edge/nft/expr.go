@@ -21,6 +21,7 @@ const (
 	verdictDrop   uint32 = 0
 	verdictAccept uint32 = 1
 	verdictReturn uint32 = 0xfffffffb // NFT_RETURN, -5
+	verdictJump   uint32 = 0xfffffffd // NFT_JUMP, -3
 	verdictGoto   uint32 = 0xfffffffc // NFT_GOTO, -4
 )
 

@@ -52,6 +52,8 @@ const (
 	setMasq                 // addresses of portals, for the way back
 	setNodes                // addresses that answer NodePorts, likewise
 	setPorts                // NodePorts, likewise
+	setKeep                 // VIP . protocol . port -> chain that notes clients for so long
+	setAff                  // VIP . protocol . port . client -> endpoint, for a while; packets write it
 )
 
 // set is the shape of a set: fields of the key and of the value, by nft datatype; no value for a set, verdict for nil.
@@ -61,6 +63,8 @@ type set struct {
 	data     []uint32
 	verdicts bool
 	interval bool
+	comeBack bool // its verdicts jump, all others go
+	dynamic  bool // packets write it: elements are not Apply's
 }
 
 func (f *family) sets() []set {
@@ -82,6 +86,8 @@ func (f *family) sets() []set {
 		setMasq:    {name: "masq", key: []uint32{a}},
 		setNodes:   {name: "nodes", key: []uint32{a}},
 		setPorts:   {name: "ports", key: []uint32{typeService}},
+		setKeep:    {name: "keep", key: dial, verdicts: true, comeBack: true},
+		setAff:     {name: "aff", key: []uint32{a, typeProto, typeService, a}, data: []uint32{a, typeService}, dynamic: true},
 	}
 }
 
@@ -154,6 +160,7 @@ func (f *family) chains() []chain {
 		{name: "prerouting", kind: "nat", hook: hookPrerouting, priority: -100, rules: []rule{fence, outside("out"), svc, ping}},
 		{name: "output", kind: "nat", hook: hookOutput, priority: -100, rules: []rule{fence, svc, ping}},
 		{name: "postrouting", kind: "nat", hook: hookPostrouting, priority: 100, rules: f.sources()},
+		{name: "input", kind: "nat", hook: hookInput, priority: 100, rules: []rule{f.remember()}},
 		{name: "filter-input", kind: "filter", hook: hookInput, rules: []rule{known, outside("noneout"), none}},
 		{name: "filter-forward", kind: "filter", hook: hookForward, rules: []rule{known, outside("noneout"), none, refuse("vips"), refuse("nets")}},
 		{name: "filter-output", kind: "filter", hook: hookOutput, rules: []rule{known, none, refuse("vips"), refuse("nets")}},
@@ -167,6 +174,7 @@ func (f *family) sources() []rule {
 	}
 	rules := []rule{
 		{"ct status ! dnat return", one(ct(ctStatus, firstReg), bits(firstReg, 0x20), compare(firstReg, 0, native(0)), verdict(verdictReturn, ""))},
+		f.remember(),
 		{fmt.Sprintf("%s saddr . %s daddr @hairpin masquerade fully-random", f.ip, f.ip), one(
 			f.saddr(firstReg), f.daddr(firstReg+f.size/4), member("hairpin", firstReg, false), masquerade())},
 		here("saddr", f.saddr), here("daddr", f.daddr),
@@ -189,17 +197,25 @@ func (f *family) sources() []rule {
 // outSlot is the first slot of the endpoints for clients outside.
 const outSlot = 1 << 16
 
-// class is the chain that chooses among n endpoints. Its second rule catches the packet that looked up its chain before
+// slots is where the endpoints of a class begin.
+func (c class) slots() (offset uint32, text string) {
+	if c.outside {
+		return outSlot, " offset " + strconv.Itoa(outSlot)
+	}
+	return 0, ""
+}
+
+// class is the chain of that name: it chooses among n endpoints, or notes clients. The last rule of a choice catches the packet that looked up its chain before
 // a commit and its endpoint after it: slot 0 always exists.
 func (f *family) class(name string) chain {
-	n, err := strconv.ParseUint(name[1:], 10, 16)
-	if err != nil {
+	c, ok := parseClass(name)
+	if !ok {
 		panic("nft: no class chain: " + name)
 	}
-	offset, text := uint32(0), ""
-	if name[0] == 'x' {
-		offset, text = outSlot, " offset "+strconv.Itoa(outSlot)
+	if c.keep > 0 {
+		return chain{name: name, rules: []rule{f.notes(c.keep)}}
 	}
+	offset, text := c.slots()
 	pick := func(mod uint32) rule {
 		return rule{
 			fmt.Sprintf("dnat %s to %s daddr . meta l4proto . th dport . numgen random mod %d%s map @eps", f.name, f.ip, mod, text),
@@ -207,7 +223,11 @@ func (f *family) class(name string) chain {
 				dnat(f.nf, firstReg, firstReg+f.size/4))),
 		}
 	}
-	return chain{name: name, rules: []rule{pick(uint32(n)), pick(1)}}
+	rules := []rule{pick(c.n), pick(1)}
+	if c.sticky {
+		rules = append([]rule{f.remembered()}, rules...)
+	}
+	return chain{name: name, rules: rules}
 }
 
 // dial loads what a client dials: destination address, protocol and port.

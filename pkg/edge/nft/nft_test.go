@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -80,6 +81,7 @@ func full() portal.Table {
 		add(service.Service{ClusterIPs: addrs("10.100.0.30"), Ports: tcp(80)}, "empty").
 		add(service.Service{ClusterIPs: addrs("10.100.0.31"), LoadBalancers: addrs("198.51.100.1"), Ports: tcp(443, 30443), ExternalPolicy: service.Local,
 			SourceRanges: []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}}, "shop", "10.10.10.3:443", "10.10.20.3:443").
+		add(service.Service{ClusterIPs: addrs("10.100.0.32", "fd00:100::32"), Ports: tcp(80), Affinity: 3 * time.Hour}, "sticky", "10.10.10.2:8080", "10.10.20.2:8080", "[fd00:10:10::5]:8080").
 		add(service.Service{ExternalIPs: addrs("192.0.2.1"), Ports: tcp(25), ExternalPolicy: service.Local}, "away", "10.10.20.4:25").
 		table(options())
 }

@@ -70,7 +70,9 @@ func (d *DataPlane) apply(tab *table, next portal.Table) error {
 		tab.last.Portals = nil
 		return nil
 	}
+	look := true
 	if since && tab.known {
+		look = sweeps(changed)
 		cs, refs = tab.step(&next, changed), tab.refs
 	} else {
 		var want map[elemKey]string
@@ -99,6 +101,9 @@ func (d *DataPlane) apply(tab *table, next portal.Table) error {
 	}
 	tab.known, tab.unused, tab.last, tab.refs = true, false, next, refs
 	tab.last.Portals = nil
+	if look {
+		return d.sweep(tab, &next)
+	}
 	return nil
 }
 

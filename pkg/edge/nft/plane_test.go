@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -272,19 +273,37 @@ func BenchmarkLoad(b *testing.B) {
 	}
 }
 
-// BenchmarkEndpointChange is one endpoint replaced, from Snapshot to committed.
+// BenchmarkEndpointChange is one endpoint replaced, from Delta to committed. It must be flat.
 func BenchmarkEndpointChange(b *testing.B) {
 	for _, n := range []int{100, 1000, 10000, 30000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			d, s, m := benchPlane(b, n)
-			pn := service.PortName{Name: service.Name{Namespace: "default", Name: "s7"}}
+			name := service.Name{Namespace: "default", Name: "s7"}
+			one := service.Snapshot(s).Delta()[name]
 			b.ReportAllocs()
 			b.ResetTimer()
 			for i := range b.N {
-				eps := append([]service.Endpoint{}, s.Endpoints[pn]...)
-				eps[0].Addr = netip.AddrPortFrom(eps[0].Addr.Addr(), uint16(1000+i%2))
-				s.Endpoints[pn] = eps
-				apply(b, d, m.Compute(service.Snapshot(s)))
+				now := *one
+				now.Endpoints = [][]service.Endpoint{slices.Clone(one.Endpoints[0])}
+				now.Endpoints[0][0].Addr = netip.AddrPortFrom(one.Endpoints[0][0].Addr.Addr(), uint16(1000+i%2))
+				apply(b, d, m.Update(service.Delta{name: &now}))
+			}
+		})
+	}
+}
+
+// BenchmarkScale is one endpoint more or less: the kernel validates the map of all services then, once for a transaction.
+func BenchmarkScale(b *testing.B) {
+	for _, n := range []int{100, 1000, 10000, 30000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			d, s, m := benchPlane(b, n)
+			name := service.Name{Namespace: "default", Name: "s7"}
+			one := service.Snapshot(s).Delta()[name]
+			b.ResetTimer()
+			for i := range b.N {
+				now := *one
+				now.Endpoints = [][]service.Endpoint{one.Endpoints[0][:2+i%2]}
+				apply(b, d, m.Update(service.Delta{name: &now}))
 			}
 		})
 	}

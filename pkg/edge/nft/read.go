@@ -50,7 +50,7 @@ func (tab *table) mend(have kernelTable, b *batch) kernelTable {
 	}
 	chains := slices.Clone(tab.chains)
 	for name := range have.chains {
-		if isClass(name) {
+		if _, ok := parseClass(name); ok {
 			chains = append(chains, tab.f.class(name))
 			tab.classes[name] = true
 		}
@@ -66,21 +66,6 @@ func (tab *table) mend(have kernelTable, b *batch) kernelTable {
 		}
 	}
 	return have
-}
-
-// isClass reports a chain of the form n3 or x12.
-func isClass(name string) bool {
-	if len(name) < 2 || len(name) > 6 || name[0] != 'n' && name[0] != 'x' || name[1] == '0' {
-		return false
-	}
-	n := 0
-	for _, c := range name[1:] {
-		if c < '0' || c > '9' {
-			return false
-		}
-		n = 10*n + int(c-'0')
-	}
-	return n <= 0xffff
 }
 
 // kernelTable is what the kernel has of a table, its elements left out.
@@ -183,7 +168,7 @@ func (ch chain) holds(marks []string) bool {
 func (c *conn) elements(t *table, k kernelTable) (map[elemKey]string, error) {
 	all := map[elemKey]string{}
 	for i, s := range t.sets {
-		if _, ok := k.sets[s.name]; !ok {
+		if _, ok := k.sets[s.name]; !ok || s.dynamic {
 			continue
 		}
 		var part map[elemKey]string

@@ -53,6 +53,9 @@ func printSets(b *strings.Builder, f *family, elems map[elemKey]string) {
 		if s.interval {
 			b.WriteString("\t\tflags interval\n")
 		}
+		if s.dynamic {
+			fmt.Fprintf(b, "\t\tsize %d\n\t\tflags dynamic,timeout\n", maxClients)
+		}
 		var out []string
 		for _, k := range keys {
 			if k.set == setID(id) && k.mark == 0 { //nolint:gosec // a dozen
@@ -86,6 +89,8 @@ func printElem(f *family, s set, k elemKey, elems map[elemKey]string) string {
 	switch v := elems[k]; {
 	case v == toDrop || v == toAccept:
 		return text + " : " + v
+	case s.comeBack:
+		return text + " : jump " + v
 	case s.verdicts:
 		return text + " : goto " + v
 	case s.data != nil:

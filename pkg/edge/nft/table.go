@@ -105,7 +105,7 @@ func (t *table) step(next *portal.Table, changed []portal.Change) []change {
 func (t *table) needed(cs []change) []string {
 	names := map[string]bool{}
 	for _, c := range cs {
-		if (c.set == setSvc || c.set == setOut) && c.has && c.new != toAccept && !t.classes[c.new] {
+		if (c.set == setSvc || c.set == setOut || c.set == setKeep) && c.has && c.new != toAccept && !t.classes[c.new] {
 			names[c.new] = true
 		}
 	}
@@ -163,6 +163,11 @@ func (t *table) putSet(b *batch, id setID, s set) {
 			e.u32(attrSetDataType, concat(s.data))
 			e.u32(attrSetDataLen, t.f.length(s.data))
 		}
+		if s.dynamic {
+			desc := e.nest(attrSetDesc)
+			e.u32(attrDescSize, maxClients)
+			desc()
+		}
 		if s.interval && len(s.key) > 1 { // pipapo wants to know its fields
 			desc := e.nest(attrSetDesc)
 			fields := e.nest(attrDescConcat)
@@ -195,6 +200,9 @@ func (s set) flags() uint32 {
 	var n uint32
 	if s.verdicts || s.data != nil {
 		n |= flagMap
+	}
+	if s.dynamic {
+		n |= flagTimeout | flagEval
 	}
 	if s.interval {
 		n |= flagInterval

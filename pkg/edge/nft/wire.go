@@ -23,7 +23,7 @@ const (
 	attrSetKeyType, attrSetKeyLen                       = 4, 5
 	attrSetDataType, attrSetDataLen                     = 6, 7
 	attrSetDesc, attrSetID                              = 9, 10
-	attrDescConcat                                      = 2
+	attrDescSize, attrDescConcat                        = 1, 2
 	attrElemsTable, attrElemsSet, attrElemsList         = 1, 2, 3
 	attrElemKey, attrElemData, attrElemFlags            = 1, 2, 3
 	attrElemUserdata, attrElemKeyEnd                    = 6, 10
@@ -31,6 +31,7 @@ const (
 	attrDataValue, attrDataVerdict                      = 1, 2
 	attrVerdictCode, attrVerdictChain                   = 1, 2
 	flagInterval, flagMap, flagConcat                   = 0x4, 0x8, 0x80
+	flagTimeout, flagEval                               = 0x10, 0x20
 	elemIntervalEnd                                     = 0x1
 	typeVerdict                                  uint32 = 0xffffff00
 )
@@ -58,6 +59,11 @@ func (e *enc) str(typ uint16, v string) {
 func (e *enc) u32(typ uint16, v uint32) {
 	e.header(typ, 4)
 	e.b = binary.BigEndian.AppendUint32(e.b, v)
+}
+
+func (e *enc) u64(typ uint16, v uint64) {
+	e.header(typ, 8)
+	e.b = binary.BigEndian.AppendUint64(e.b, v)
 }
 
 func (e *enc) u8(typ uint16, v uint8) { e.bytes(typ, []byte{v}) }

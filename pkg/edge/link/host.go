@@ -61,33 +61,41 @@ type Uplink struct {
 // DefaultUplink finds the interface that the lowest-metric default route of the family uses (unix.AF_INET or AF_INET6).
 // ok is false when there is no default route.
 func DefaultUplink(family int) (u Uplink, ok bool, err error) {
-	routes, err := retry(func() ([]netlink.Route, error) {
-		return netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE)
-	})
+	best, err := retry(func() (*netlink.Route, error) { return defaultRoute(family) })
 	if err != nil {
 		return Uplink{}, false, fmt.Errorf("list routes: %w", err)
 	}
-	best := -1
-	for i, r := range routes {
-		if !isDefault(r) || r.LinkIndex == 0 && len(r.MultiPath) == 0 {
-			continue
-		}
-		if best < 0 || r.Priority < routes[best].Priority {
-			best = i
-		}
-	}
-	if best < 0 {
+	if best == nil {
 		return Uplink{}, false, nil
 	}
-	index := routes[best].LinkIndex
+	index := best.LinkIndex
 	if index == 0 {
-		index = routes[best].MultiPath[0].LinkIndex
+		index = best.MultiPath[0].LinkIndex
 	}
 	l, err := netlink.LinkByIndex(index)
 	if err != nil {
 		return Uplink{}, false, fmt.Errorf("link %d of the default route: %w", index, err)
 	}
 	return Uplink{Name: l.Attrs().Name, MTU: l.Attrs().MTU}, true, nil
+}
+
+// defaultRoute is the default route with the lowest metric, or nil. The kernel tells the shortest prefixes of a table
+// first, in both families, so that a table of 100,000 routes is not read to its end.
+func defaultRoute(family int) (best *netlink.Route, err error) {
+	through := false
+	err = netlink.RouteListFilteredIter(family, &netlink.Route{Table: unix.RT_TABLE_MAIN}, netlink.RT_FILTER_TABLE, func(r netlink.Route) bool {
+		if through = !isDefault(r); through {
+			return false
+		}
+		if (r.LinkIndex != 0 || len(r.MultiPath) > 0) && (best == nil || r.Priority < best.Priority) {
+			best = &r
+		}
+		return true
+	})
+	if through && errors.Is(err, netlink.ErrDumpInterrupted) { // what changed lies beyond
+		err = nil
+	}
+	return best, err
 }
 
 // SourceFor asks the kernel which address and interface it would use to reach dst.

@@ -5,7 +5,7 @@
 #   make build       static binaries into bin/
 #   make check       what a reviewer would say: gofmt, vet, lint
 #   make test-runtimes  pods made by containerd (as root)
-#   make bench       side by side with the peers (BENCH=cni|routed)
+#   make bench       side by side with the peers (BENCH=cni|routed|portal)
 #   make lab-down    remove a lab that KEEP=1 left up
 
 SHELL   := /bin/bash

@@ -31,6 +31,7 @@ type Unit string
 // Units.
 const (
 	Millis  Unit = "ms"
+	Micros  Unit = "µs"
 	Mega    Unit = "MB"
 	Packets Unit = "packets"
 	Routes  Unit = "routes"

@@ -20,12 +20,15 @@ import (
 var suites = map[string]func(context.Context, *report, options) error{
 	"cni":    benchCNI,
 	"routed": benchRouted,
+	"portal": benchPortal,
 }
 
 type options struct {
 	root   string // of the repository
 	rounds int
 	only   string // the parts whose name contains this
+
+	peerMost int // of portal: most services that kube-proxy is started with
 }
 
 func main() {
@@ -36,12 +39,17 @@ func main() {
 }
 
 func run() error {
-	bench := flag.String("bench", "cni", "which `suite` to run: cni, routed")
+	bench := flag.String("bench", "cni", "which `suite` to run: cni, routed, portal")
 	rounds := flag.Int("rounds", 60, "samples per contender and figure")
-	only := flag.String("only", "", "of routed, run only the parts whose name contains this `text`")
+	only := flag.String("only", "", "of routed and portal, run only the parts whose name contains this `text`")
+	peerMost := flag.Int("peer-most", 10_000, "of portal, the most `services` that kube-proxy is asked to serve: with 30,000 it takes minutes")
 	root := flag.String("root", "../..", "the repository's `folder`, with bin/ built")
 	out := flag.String("json", "", "`file` for the figures (default: dist/bench-SUITE.json in the repository)")
+	plain := flag.String("plain-proxy", "", "not for you: be the plain proxy from this `port,endpoint`")
 	flag.Parse()
+	if *plain != "" {
+		return servePlainProxy(*plain)
+	}
 	suite, ok := suites[*bench]
 	if !ok {
 		return fmt.Errorf("no suite %q", *bench)
@@ -60,7 +68,7 @@ func run() error {
 	defer stop()
 	r := &report{out: os.Stdout}
 	fmt.Println("name: ours, peer, ratio, bar")
-	return errors.Join(suite(ctx, r, options{root: abs, rounds: *rounds, only: *only}), r.writeJSON(*out))
+	return errors.Join(suite(ctx, r, options{root: abs, rounds: *rounds, only: *only, peerMost: *peerMost}), r.writeJSON(*out))
 }
 
 const marker = "L3EDGE_BENCH_INSIDE"
@@ -100,8 +108,12 @@ func enter() (inside bool, err error) {
 }
 
 // goBuild builds a main package of this module's tool dependencies the fast way: without cgo, stripped.
-func goBuild(ctx context.Context, dir, pkg string) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", dir+"/", pkg)
+func goBuild(ctx context.Context, dir, pkg string) error { return goBuildIn(ctx, "", dir+"/", pkg) }
+
+// goBuildIn is goBuild of a dependency of the module in a folder.
+func goBuildIn(ctx context.Context, module, out, pkg string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", out, pkg)
+	cmd.Dir = module
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build %s: %w\n%s", pkg, err, strings.TrimSpace(string(out)))

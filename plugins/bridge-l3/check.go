@@ -166,7 +166,7 @@ func observeNode(host *rtnl.Conn, want attach.Attachment) (attach.Attachment, er
 	if err != nil && !errors.Is(err, rtnl.ErrNoLink) {
 		return have, err
 	}
-	have.Port = attach.Port{Name: port.Name, Alias: port.Alias, MAC: port.MAC, MTU: port.MTU, Hairpin: port.Hairpin, Isolated: port.Isolated}
+	have.Port = attach.Port{Name: port.Name, Alias: port.Alias, MAC: port.MAC, MTU: port.MTU, Hairpin: port.Hairpin, Isolated: port.Isolated, Down: !port.Up}
 	if port.Master != 0 && port.Master == bridge.Index {
 		have.Port.Bridge = bridge.Name
 		if len(want.Port.VLANs) > 0 {
@@ -181,7 +181,11 @@ func observeNode(host *rtnl.Conn, want attach.Attachment) (attach.Attachment, er
 			return have, err
 		}
 		defer g.Close()
-		if have.Port.Guard, err = g.Get(want.Port.Name); err != nil {
+		have.Port.Guard, err = g.Get(want.Port.Name)
+		if errors.Is(err, guard.ErrChanged) {
+			return have, cni.Errorf(cni.CodeCheckFailed, "port %s: %w", want.Port.Name, err)
+		}
+		if err != nil {
 			return have, err
 		}
 	}

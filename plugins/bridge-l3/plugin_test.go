@@ -248,7 +248,8 @@ func TestServiceBetweenTwoPodsOfOneBridge(t *testing.T) {
 		t.Run(mode, func(t *testing.T) {
 			l := newLab(t, `"ranges":[[{"subnet":"10.10.10.0/24"}],[{"subnet":"fd00:10::/64"}]],"localRouting":"`+mode+`"`)
 			a, b := l.pod("a"), l.pod("b")
-			nstest.Sh(t, l.node, "for f in /proc/sys/net/bridge/bridge-nf-call-ip*tables; do test ! -e $f || echo 0 >$f; done")
+			nstest.Sh(t, l.node, `for f in /proc/sys/net/bridge/bridge-nf-call-ip*tables; do test ! -e $f || echo 0 >$f; done
+for f in all default; do echo 1 >/proc/sys/net/ipv4/conf/$f/rp_filter; done`) // the strictest, which most distributions have
 			l.add(a)
 			l.add(b)
 			l.must("CHECK", a)
@@ -378,7 +379,7 @@ func TestAddIsWholeOrNothing(t *testing.T) {
 }
 
 func TestCheckNamesWhatIsWrong(t *testing.T) {
-	l := newLab(t, subnet4)
+	l := newLab(t, `"bridge":"docker0","ranges":[[{"subnet":"10.10.10.0/24"}],[{"subnet":"fd00:10::/64"}]],"sourceCheck":true,"promiscMode":true,"hairpinMode":false`)
 	p := l.pod("a")
 	port := l.add(p).Interfaces[1].Name
 	rows := []struct {
@@ -389,16 +390,34 @@ func TestCheckNamesWhatIsWrong(t *testing.T) {
 		expected string
 	}{
 		{"the default route", p.ns, "ip route del default", "ip route add default via 10.10.10.1", "route 0.0.0.0/0 via 10.10.10.1 is missing"},
-		{"the address", p.ns, "ip addr add 10.10.10.9/24 dev eth0; ip addr del 10.10.10.2/24 dev eth0", "ip addr flush dev eth0; ip addr add 10.10.10.2/24 dev eth0; ip route add default via 10.10.10.1", "address 10.10.10.2/24 is missing"},
+		{"the address", p.ns, "ip addr add 10.10.10.9/24 dev eth0; ip addr del 10.10.10.2/24 dev eth0", "ip -4 addr flush dev eth0; ip addr add 10.10.10.2/24 dev eth0; ip route add default via 10.10.10.1", "address 10.10.10.2/24 is missing"},
 		{"the MAC", p.ns, "ip link set eth0 address 02:00:00:00:00:01", "ip link set eth0 address 0a:58:0a:0a:0a:02", "MAC is 02:00:00:00:00:01"},
 		{"the MTU", p.ns, "ip link set eth0 mtu 1300", "ip link set eth0 mtu 1500", "MTU is 1300, want 1500"},
-		{"the link", p.ns, "ip link set eth0 down", "ip link set eth0 up; ip route add default via 10.10.10.1", "down is true"},
-		{"hairpin", l.node, "bridge link set dev " + port + " hairpin off", "bridge link set dev " + port + " hairpin on", "hairpin is false"},
-		{"membership of the bridge", l.node, "ip link set " + port + " nomaster", "ip link set " + port + " master docker0; bridge link set dev " + port + " hairpin on", `is a port of ""`},
-		{"the gateway", l.node, "ip addr flush dev docker0", "ip addr add 10.10.10.1/24 dev docker0", "address 10.10.10.1/24 is missing"},
+		{"the link", p.ns, "ip link set eth0 down", "ip link set eth0 up; ip route add default via 10.10.10.1; ip -6 addr replace fd00:10::2/64 dev eth0 nodad; ip -6 route replace default via fd00:10::1", "pod interface eth0: down is true"},
+		{"the IPv6 route", p.ns, "ip -6 route del default", "ip -6 route add default via fd00:10::1", "route ::/0 via fd00:10::1 is missing"},
+		{"router advertisements in the pod", p.ns, "echo 1 >/proc/sys/net/ipv6/conf/eth0/accept_ra", "echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_ra", "eth0/accept_ra is 1, want 0"},
+		{"router advertisements on the bridge", l.node, "echo 2 >/proc/sys/net/ipv6/conf/docker0/accept_ra", "echo 0 >/proc/sys/net/ipv6/conf/docker0/accept_ra", "docker0/accept_ra is 2, want 0"},
+		{"the port", l.node, "ip link set " + port + " down", "ip link set " + port + " up", "port " + port + ": down is true"},
+		{"the port's MTU", l.node, "ip link set " + port + " mtu 1300", "ip link set " + port + " mtu 1500", "port " + port + ": MTU is 1300"},
+		{"hairpin", l.node, "bridge link set dev " + port + " hairpin on", "bridge link set dev " + port + " hairpin off", "hairpin is true"},
+		{"isolation", l.node, "bridge link set dev " + port + " isolated on", "bridge link set dev " + port + " isolated off", "isolated is true"},
+		{"promiscuity", l.node, "ip link set docker0 promisc off", "ip link set docker0 promisc on", "bridge docker0: is not promiscuous"},
+		{"what binds the port", l.node, "nft flush set bridge l3edge_pods src4", "nft add element bridge l3edge_pods src4 '{ " + port + " . 0a:58:0a:0a:0a:02 . 10.10.10.2 }'", "may send as 0a:58:0a:0a:0a:02, [:: fd00:10::2 fe80::858:aff:fe0a:a02], want"},
+		{"membership of the bridge", l.node, "ip link set " + port + " nomaster", "ip link set " + port + " master docker0", `is a port of ""`},
+		{"the gateway", l.node, "ip addr del 10.10.10.1/24 dev docker0", "ip addr add 10.10.10.1/24 dev docker0", "address 10.10.10.1/24 is missing"},
+		{"the IPv6 gateway", l.node, "ip addr del fd00:10::1/64 dev docker0", "ip addr add fd00:10::1/64 dev docker0 nodad", "address fd00:10::1/64 is missing"},
+		{"IPv6 forwarding", l.node, "echo 0 >/proc/sys/net/ipv6/conf/all/forwarding", "echo 1 >/proc/sys/net/ipv6/conf/all/forwarding", "net/ipv6/conf/all/forwarding is 0"},
 		{"forwarding", l.node, "echo 0 >/proc/sys/net/ipv4/ip_forward", "echo 1 >/proc/sys/net/ipv4/ip_forward", "net/ipv4/ip_forward is 0"},
 		{"the lease", l.node, "mv " + l.leases + "/net/10.10.10.2 " + l.leases + "/x", "mv " + l.leases + "/x " + l.leases + "/net/10.10.10.2", "10.10.10.2 is not held"},
-		{"the bridge", l.node, "ip link set docker0 down", "ip link set docker0 up", "bridge docker0: is gone"},
+		{"the bridge", l.node, "ip link set docker0 down", "ip link set docker0 up; ip -6 addr replace fd00:10::1/64 dev docker0 nodad", "bridge docker0: is gone"},
+	}
+	for _, call := range []string{"iptables", "ip6tables"} { // services between two pods of the bridge
+		file := "/proc/sys/net/bridge/bridge-nf-call-" + call
+		if _, err := os.Stat(file); err == nil {
+			rows = append(rows, rows[0])
+			r := &rows[len(rows)-1]
+			r.name, r.where, r.break_, r.mend, r.expected = call+" on the bridge", l.node, "echo 0 >"+file, "echo 1 >"+file, "bridge-nf-call-"+call+" is 0, want 1"
+		}
 	}
 	l.must("CHECK", p)
 	for _, row := range rows {
@@ -747,6 +766,17 @@ func TestSourceCheckBindsAPodToItsAddresses(t *testing.T) {
 	}
 }
 
+// TestCheckSeesThatNothingBindsAnyMore: rules that are gone let everything pass, however well the sets are filled.
+func TestCheckSeesThatNothingBindsAnyMore(t *testing.T) {
+	l := newLab(t, subnet4+`,"sourceCheck":true`)
+	p := l.pod("a")
+	l.add(p)
+	nstest.Run(t, l.node, "nft", "flush", "chain", "bridge", "l3edge_pods", "prerouting")
+	l.refused("CHECK", p, 100, "the rules of table bridge l3edge_pods have been changed: they are 0, not 9")
+	nstest.Run(t, l.node, "nft", "flush", "ruleset")
+	l.refused("CHECK", p, 100, "may send as 00:00:00:00:00:00, [], want 0a:58:0a:0a:0a:02, [10.10.10.2]")
+}
+
 func TestMACSpoofCheckBindsAPodToItsMAC(t *testing.T) {
 	l := newLab(t, subnet4+`,"macspoofchk":true`)
 	p := l.pod("a")
@@ -767,6 +797,19 @@ func TestMACSpoofCheckBindsAPodToItsMAC(t *testing.T) {
 	if out := nstest.Run(t, l.node, "nft", "list", "ruleset"); strings.Contains(out, "elements") || l.left() != "" {
 		t.Errorf("after GC: %s\n%s", l.left(), out)
 	}
+}
+
+// TestPodsDoNotGiveTheNodeRoutes: the node takes its own default route from advertisements, so accept_ra is 2 for all that
+// comes up; the bridge must not do the same.
+func TestPodsDoNotGiveTheNodeRoutes(t *testing.T) {
+	l := newLab(t, subnet4)
+	nstest.Sh(t, l.node, "echo 2 >/proc/sys/net/ipv6/conf/default/accept_ra; echo 1 >/proc/sys/net/ipv6/conf/all/forwarding")
+	p := l.pod("a")
+	l.add(p)
+	if out := nstest.Sh(t, l.node, "cat /proc/sys/net/ipv6/conf/docker0/accept_ra"); out != "0\n" {
+		t.Errorf("accept_ra of the bridge is %s", out)
+	}
+	l.must("CHECK", p)
 }
 
 func TestABridgeWithAnotherAddress(t *testing.T) {

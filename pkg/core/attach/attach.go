@@ -51,6 +51,7 @@ type Port struct {
 	Guard        Guard
 	VLANs        []VLAN // sorted by ID; none: as the bridge has it
 	KeepVLANs    bool   // besides those that the port has already
+	Down         bool   // passes nothing
 }
 
 // Pod is the pod's end.
@@ -178,8 +179,11 @@ func (a *Attachment) settings(s Spec) {
 	for _, addr := range s.Addrs {
 		v4, v6 = v4 || addr.Addr.Is4(), v6 || addr.Addr.Is6()
 	}
+	const noIPv6 = "the kernel has no IPv6, so there is nothing to refuse"
 	if s.Gateway {
-		a.Settings = NodeSettings(v4, v6, s.Routed)
+		// The bridge's routes are the node's own, not what some pod advertises. Forwarding alone does not refuse that: on a
+		// node that gets its default route so, accept_ra is 2 for whatever comes up.
+		a.Settings = append(NodeSettings(v4, v6, s.Routed), Setting{"net/ipv6/conf/" + a.Bridge.Gateway() + "/accept_ra", "0", noIPv6})
 	}
 	if v6 {
 		// The node asks for pods from the bridge's link-local address, and for a second not at all while that looks for
@@ -193,7 +197,7 @@ func (a *Attachment) settings(s Spec) {
 	if v6 {
 		off(dev+"disable_ipv6", "")
 	}
-	off(dev+"accept_ra", "the kernel has no IPv6, so there is nothing to refuse")
+	off(dev+"accept_ra", noIPv6)
 	if s.Routed && v4 {
 		// The node sends every packet back out of the bridge that it came from, and would tell pods of a shorter way.
 		off("net/ipv4/conf/all/accept_redirects", "")

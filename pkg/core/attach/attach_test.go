@@ -101,12 +101,13 @@ func TestVerifyNamesTheFirstDifference(t *testing.T) {
 			a.Pod.Routes = append(a.Pod.Routes, Route{Dst: netip.MustParsePrefix("10.0.0.0/8")})
 			a.Settings = append(a.Settings, Setting{Name: "net/x", Value: "1"})
 		}, ""},
-		{"a setting that this kernel may lack", func(a *Attachment) { a.Settings = a.Settings[:1] }, ""},
+		{"settings that this kernel may lack", func(a *Attachment) { a.Settings = a.Settings[:1] }, ""},
 		{"a setting that it must have", func(a *Attachment) { a.Settings = nil }, "node: this kernel has no setting net/ipv4/ip_forward"},
 		{"a setting with another value", func(a *Attachment) { a.Settings[0].Value = "0" }, "node: net/ipv4/ip_forward is 0, want 1"},
 		{"no bridge", func(a *Attachment) { a.Bridge = Bridge{} }, "bridge cni0: is gone"},
 		{"no port", func(a *Attachment) { a.Port = Port{} }, "is gone"},
 		{"no pod interface", func(a *Attachment) { a.Pod = Pod{} }, "pod interface eth0: is gone"},
+		{"a port that is down", func(a *Attachment) { a.Port.Down = true }, "down is true, want false"},
 		{"an isolated port", func(a *Attachment) { a.Port.Isolated = true }, "isolated is true, want false"},
 		{"two differences", func(a *Attachment) { a.Pod.MTU, a.Port.MTU = 1, 2 }, "MTU is 2, want 1500"},
 		{"a route by another gateway", func(a *Attachment) { a.Pod.Routes[0].Via = v4().Addr }, "route 0.0.0.0/0 via 10.10.10.1 is missing"},

@@ -70,8 +70,14 @@ func (c *Conn) bind(port string, have, want []element) error {
 	return nil
 }
 
-// Get reads what a port is bound to.
+// ErrChanged says that somebody has changed the rules that make use of the bindings.
+var ErrChanged = errors.New("the rules of table bridge " + tableName + " have been changed")
+
+// Get reads what a port is bound to; ErrChanged when bindings have no effect.
 func (c *Conn) Get(port string) (attach.Guard, error) {
+	if err := c.intact(); err != nil {
+		return attach.Guard{}, err
+	}
 	elements, err := c.elements(port)
 	if err != nil {
 		return attach.Guard{}, err
@@ -89,6 +95,37 @@ func (c *Conn) Get(port string) (attach.Guard, error) {
 	}
 	slices.SortFunc(g.Addrs, netip.Addr.Compare)
 	return g, nil
+}
+
+// intact counts the rules; no table is no error, as there are no bindings then.
+func (c *Conn) intact() error {
+	want, have := len(rules()), 0
+	for range 10 {
+		have = 0
+		m := newMessage(unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP, c.next())
+		m.str(unix.NFTA_RULE_TABLE, tableName)
+		m.str(unix.NFTA_RULE_CHAIN, chainName)
+		again, err := c.dump(m.finish(), func([]byte) { have++ })
+		if errors.Is(err, unix.ENOENT) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("list the rules of table %s: %w", tableName, err)
+		}
+		if !again {
+			break
+		}
+	}
+	if have == 0 {
+		all, err := c.elements("")
+		if err != nil || len(all) == 0 {
+			return err
+		}
+	}
+	if have != want {
+		return fmt.Errorf("%w: they are %d, not %d", ErrChanged, have, want)
+	}
+	return nil
 }
 
 // Prune removes the bindings of ports that are gone. ports lists those that are there; it is called after the bindings have

@@ -122,6 +122,7 @@ var fences = []struct {
 	{"github.com/containernetworking/cni/libcni", []string{"pkg/lab"}, "only the lab plays the runtime"},
 	{"github.com/containernetworking/", []string{"pkg/edge/cni", "pkg/lab"}, "CNI types stop at the plugin's border"},
 	{"github.com/vishvananda/netlink", []string{"pkg/edge/", "pkg/lab"}, "the kernel is an edge"},
+	{"k8s.io/client-go/", []string{"pkg/edge/kube"}, "the API server hides behind one door"},
 	{"k8s.io/", []string{"pkg/core/kubeobj", "pkg/edge/file", "pkg/edge/kube"}, "Kubernetes types stop at the sources"},
 	{"github.com/spf13/cobra", []string{"cmd/l3ctl"}, "daemons and plugins have few flags"},
 }

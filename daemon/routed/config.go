@@ -155,7 +155,7 @@ func parse(r raw, hostname string, cniSubnets func(dir string) ([]netip.Prefix, 
 		p.add("podSubnets", err)
 		c.podSubnets = found
 	}
-	if len(c.podSubnets) == 0 && len(c.listen) == 0 && len(p.errs) == 0 {
+	if len(c.podSubnets) == 0 && !c.transit && len(p.errs) == 0 {
 		p.add("podSubnets", fmt.Errorf("none given, and no bridge-l3 entry in %s names one (--pod-subnet=PREFIX)", r.CNIConfDir))
 	}
 	if len(c.accept) == 0 {

@@ -91,6 +91,7 @@ type host struct {
 	*netns.Handle
 	name string
 	dir  string
+	frr  string // FRR's directory, where it runs
 	*process
 }
 
@@ -110,17 +111,22 @@ func (h *host) sh(t *testing.T, script string) string {
 	return nstest.Sh(t, h.Handle, script)
 }
 
-// routes are the IPv4 routes that a routing daemon put there, one a line.
+// routes are the routes of both families that a routing daemon put there, one a line.
 func (h *host) routes(t *testing.T) string {
 	t.Helper()
 	var out []string
-	for line := range strings.Lines(h.sh(t, "ip -4 route show")) {
+	text := h.sh(t, "ip -4 route show; ip -6 route show")
+	text = groupOfOne.ReplaceAllString(text, "$1 $3 $2")
+	for line := range strings.Lines(text) {
 		if !strings.Contains(line, "proto kernel") {
 			out = append(out, strings.Join(strings.Fields(nexthopID.ReplaceAllString(line, "")), " "))
 		}
 	}
 	return strings.Join(out, "\n")
 }
+
+// groupOfOne is how ip tells IPv6 routes with a nexthop group: "PREFIX proto ...", and a line for each hop.
+var groupOfOne = regexp.MustCompile(`(?m)^(\S+) (.*)\n\s+nexthop (via \S+ dev \S+).*$`)
 
 var nexthopID = regexp.MustCompile(`nhid \d+ `)
 
@@ -215,23 +221,43 @@ func startEmbedded(t *testing.T, mls *host) {
 }
 
 func startBird(t *testing.T, mls *host) {
-	const bird = "/usr/sbin/bird"
-	if _, err := os.Stat(bird); err != nil {
-		t.Fatal("bird is not installed: test/need.sh test")
-	}
-	conf := filepath.Join(mls.dir, "bird.conf")
-	write(t, conf, `router id 10.20.30.1;
+	runBird(t, mls, `router id 10.20.30.1;
 protocol device { }
 protocol kernel { merge paths on; ipv4 { export where source = RTS_BGP; import none; }; }
 template bgp nodes { local as 64512; graceful restart on; ipv4 { import all; export where source = RTS_BGP; }; }
 protocol bgp a from nodes { neighbor range 10.20.30.0/24 external; }
 protocol bgp b from nodes { neighbor range 192.168.10.0/24 external; }
 `)
+}
+
+func runBird(t *testing.T, mls *host, text string) {
+	t.Helper()
+	const bird = "/usr/sbin/bird"
+	if _, err := os.Stat(bird); err != nil {
+		t.Fatal("bird is not installed: test/need.sh test")
+	}
+	conf := filepath.Join(mls.dir, "bird.conf")
+	write(t, conf, text)
 	mls.process = start(t, mls.Handle, nil, bird, "-f", "-c", conf, "-s", mls.dir+"/bird.ctl", "-P", mls.dir+"/bird.pid")
 	listening(t, mls)
 }
 
-func startFRR(t *testing.T, mls *host, bfd string) {
+func startFRR(t *testing.T, mls *host, more string) {
+	runFRR(t, mls, `hostname mls
+router bgp 64512
+ bgp router-id 10.20.30.1
+ no bgp ebgp-requires-policy
+ neighbor NODES peer-group
+ neighbor NODES remote-as external
+ bgp listen range 10.20.30.0/24 peer-group NODES
+ bgp listen range 192.168.10.0/24 peer-group NODES
+ bgp graceful-restart
+`+more)
+}
+
+// runFRR starts zebra, bgpd with this configuration, and bfdd where that speaks of it.
+func runFRR(t *testing.T, mls *host, conf string) {
+	t.Helper()
 	const lib = "/usr/lib/frr/"
 	if _, err := os.Stat(lib + "bgpd"); err != nil {
 		t.Fatal("frr is not installed: test/need.sh test")
@@ -249,27 +275,25 @@ func startFRR(t *testing.T, mls *host, bfd string) {
 	if err := os.Chown(dir, uid, gid); err != nil {
 		t.Skip("frr drops to a user that this user namespace does not map: ", err)
 	}
+	mls.frr = dir
 	write(t, dir+"/zebra.conf", "hostname mls\n")
-	write(t, dir+"/bgpd.conf", `hostname mls
-router bgp 64512
- bgp router-id 10.20.30.1
- no bgp ebgp-requires-policy
- neighbor NODES peer-group
- neighbor NODES remote-as external
- bgp listen range 10.20.30.0/24 peer-group NODES
- bgp listen range 192.168.10.0/24 peer-group NODES
- bgp graceful-restart
-`+bfd)
+	write(t, dir+"/bgpd.conf", conf)
 	common := []string{"-z", dir + "/zserv.api", "--vty_socket", dir, "-A", "127.0.0.1", "-P", "0", "-u", "frr", "-g", "frr", "--log", "stdout"}
 	start(t, mls.Handle, nil, lib+"zebra", append([]string{"-f", dir + "/zebra.conf", "-i", dir + "/zebra.pid"}, common...)...)
 	within(t, 10*time.Second, "zebra", func() bool { _, err := os.Stat(dir + "/zserv.api"); return err == nil })
-	if bfd != "" {
+	if strings.Contains(conf, " bfd\n") {
 		write(t, dir+"/bfdd.conf", "bfd\n profile p\n  transmit-interval 50\n  receive-interval 50\n  detect-multiplier 3\n exit\nexit\n")
 		start(t, mls.Handle, nil, lib+"bfdd", append([]string{"-f", dir + "/bfdd.conf", "-i", dir + "/bfdd.pid", "--bfdctl", dir + "/bfdd.sock"}, common...)...)
 		within(t, 10*time.Second, "bfdd", func() bool { _, err := os.Stat(dir + "/bfdd.vty"); return err == nil })
 	}
 	start(t, mls.Handle, nil, lib+"bgpd", append([]string{"-f", dir + "/bgpd.conf", "-i", dir + "/bgpd.pid", "-p", "179"}, common...)...)
 	listening(t, mls)
+}
+
+// vtysh asks FRR.
+func (h *host) vtysh(t *testing.T, daemon, command string) string {
+	t.Helper()
+	return h.sh(t, "vtysh --vty_socket "+h.frr+" -d "+daemon+" -c '"+command+"'")
 }
 
 func write(t *testing.T, path, text string) {
@@ -288,7 +312,7 @@ func listening(t *testing.T, h *host) {
 func reach(t *testing.T, a *host, from string, b *host, to string) {
 	t.Helper()
 	var server net.PacketConn
-	nstest.Do(t, b.Handle, func() (err error) { server, err = net.ListenPacket("udp", to+":7"); return err })
+	nstest.Do(t, b.Handle, func() (err error) { server, err = net.ListenPacket("udp", net.JoinHostPort(to, "7")); return err })
 	defer server.Close()
 	nstest.Do(t, a.Handle, func() error {
 		c, err := net.DialUDP("udp", &net.UDPAddr{IP: net.ParseIP(from)}, &net.UDPAddr{IP: net.ParseIP(to), Port: 7})

@@ -149,8 +149,9 @@ func nextHops() (map[netip.Prefix]netip.Addr, error) {
 func (d *wiring) identify(ctx context.Context) (identity, bool) {
 	told := ""
 	slow := time.AfterFunc(time.Second, func() { // a resolver may take long to give up
-		d.log.Info("waiting for the node's own address", "problem", "the resolver has not answered yet")
-		d.state.waiting("the resolver has not answered yet")
+		if d.state.stillStarting("the resolver has not answered yet") {
+			d.log.Info("waiting for the node's own address", "problem", "the resolver has not answered yet")
+		}
 	})
 	defer slow.Stop()
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, time.Second) {

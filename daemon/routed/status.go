@@ -47,13 +47,26 @@ type state struct {
 }
 
 func newState(cfg config) *state {
-	return &state{base: Status{Node: cfg.node, Version: version.Version, Since: time.Now(), PodSubnets: cfg.podSubnets, Waiting: "starting"}}
+	return &state{base: Status{Node: cfg.node, Version: version.Version, Since: time.Now(), PodSubnets: cfg.podSubnets, Waiting: starting}}
 }
 
 func (s *state) waiting(why string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.base.Waiting = why
+}
+
+const starting = "starting"
+
+// stillStarting gives a reason for it, where there is none yet.
+func (s *state) stillStarting(why string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.base.Waiting != starting {
+		return false
+	}
+	s.base.Waiting = why
+	return true
 }
 
 // configured notes why the newest configuration is not in force; "" means that it is.

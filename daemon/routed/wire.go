@@ -17,6 +17,7 @@ import (
 	"github.com/l3edge/l3edge/pkg/edge/bgp"
 	"github.com/l3edge/l3edge/pkg/edge/control"
 	"github.com/l3edge/l3edge/pkg/edge/fib"
+	"github.com/l3edge/l3edge/pkg/edge/ra"
 	"github.com/l3edge/l3edge/pkg/edge/systemd"
 	"github.com/l3edge/l3edge/pkg/engine/loop"
 	"github.com/l3edge/l3edge/pkg/engine/router"
@@ -121,7 +122,7 @@ func (d *wiring) assemble(id identity) error {
 	cfg := bgp.Config{
 		ASN: id.asn, RouterID: id.routerID, Port: conf.port, LocalAddress: conf.local, Peers: conf.peers,
 		Listen: conf.listen, ListenAs: conf.listenAs, Hold: conf.hold, RestartTime: conf.restart, Restarting: len(left) > 0,
-		Collectors: conf.collectors,
+		Collectors: conf.collectors, Neighbor: ra.Neighbor,
 	}
 	cfg.IPv4, cfg.IPv6 = conf.families()
 	sweep := or(conf.restart, 120*time.Second)

@@ -51,7 +51,7 @@ func (s *Speaker) connect(ctx context.Context, p Peer, addr netip.Addr, wait tim
 }
 
 // dial connects and waits until the peer has begun its OPEN. A peer that accepts and closes (it is restarting, or
-// rests after a failure) is thus an ordinary failed attempt.
+// rests after a failure), or says no at once, is thus an ordinary failed attempt.
 func (s *Speaker) dial(ctx context.Context, p Peer, addr netip.Addr) (net.Conn, error) {
 	d := net.Dialer{Timeout: dialTimeout, KeepAlive: -1, Control: func(_, _ string, c syscall.RawConn) error {
 		var err error
@@ -68,7 +68,7 @@ func (s *Speaker) dial(ctx context.Context, p Peer, addr netip.Addr) (net.Conn, 
 	defer stop()
 	err = firstByte(conn.(*net.TCPConn))
 	if err != nil && !errors.Is(err, errSilent) {
-		return nil, errors.Join(fmt.Errorf("%s closed the connection before its OPEN: %w", conn.RemoteAddr(), err), conn.Close())
+		return nil, errors.Join(fmt.Errorf("%s %w", conn.RemoteAddr(), err), conn.Close())
 	}
 	return conn, nil
 }
@@ -113,9 +113,12 @@ func prepare(fd int, p Peer, addr netip.Addr) error {
 	return err
 }
 
+// notification is a message's type (RFC 4271 section 4.1).
+const notification = 3
+
 var errSilent = errors.New("no OPEN yet")
 
-// firstByte waits for something to read without reading it.
+// firstByte waits for something to read without reading it, and looks at what it is.
 func firstByte(conn *net.TCPConn) error {
 	raw, err := conn.SyscallConn()
 	if err != nil {
@@ -126,12 +129,17 @@ func firstByte(conn *net.TCPConn) error {
 	}
 	var peekErr error
 	err = raw.Read(func(fd uintptr) bool {
-		n, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
-		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
+		head := make([]byte, 21) // a message's header, and a NOTIFICATION's code and subcode (RFC 4271 section 4)
+		n, _, err := unix.Recvfrom(int(fd), head, unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		switch {
+		case errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR):
 			return false
-		}
-		if peekErr = err; err == nil && n == 0 {
-			peekErr = io.EOF
+		case err != nil:
+			peekErr = fmt.Errorf("closed the connection before its OPEN: %w", err)
+		case n == 0:
+			peekErr = fmt.Errorf("closed the connection before its OPEN: %w", io.EOF)
+		case n == len(head) && head[18] == notification:
+			peekErr = fmt.Errorf("refused the session: NOTIFICATION %d/%d", head[19], head[20])
 		}
 		return true
 	})

@@ -103,6 +103,9 @@ func (s *Speaker) keepPeer(ctx context.Context, p Peer) error {
 			return nil
 		case err != nil && !have.IsValid():
 			s.report(p.Name, Unresolved, err.Error())
+			if p.Interface || isLink(p.Name) {
+				wait = retryFirst // to ask was to wait
+			}
 			wait = pause(ctx, wait, most(p))
 			continue
 		case err == nil && addr != have:
@@ -156,7 +159,7 @@ const lookUpPatience = 500 * time.Millisecond
 
 // resolve finds the peer's address now, and says so when that takes long.
 func (s *Speaker) resolve(ctx context.Context, p Peer) (netip.Addr, error) {
-	if p.Interface {
+	if p.Interface || isLink(p.Name) {
 		if s.cfg.Neighbor == nil {
 			return netip.Addr{}, errors.New("peers by link are not looked for")
 		}
@@ -165,6 +168,12 @@ func (s *Speaker) resolve(ctx context.Context, p Peer) (netip.Addr, error) {
 	slow := time.AfterFunc(lookUpPatience, func() { s.stillLooking(p.Name) })
 	defer slow.Stop()
 	return Resolve(ctx, p.Name)
+}
+
+// isLink reports that this host has a link of that name, which goes before a host of that name.
+func isLink(name string) bool {
+	_, err := net.InterfaceByName(name)
+	return err == nil
 }
 
 // Resolve finds the address of a name, in /etc/hosts or in DNS: IPv4 where there is one.

@@ -173,26 +173,19 @@ func (h *HostPorts) Add(holder string, ms []Mapping) error {
 	if err := h.ensureRules(v4, v6); err != nil {
 		return err
 	}
-	var b batch
-	for _, m := range ms {
-		h.put(&b, msgNewSetElem, flagCreate|flagExcl, m, holder)
-		h.putSelf(&b, msgNewSetElem, flagCreate, m.To.Addr())
+	err := h.add(holder, ms)
+	var taken *Conflict
+	if err == nil || errors.As(err, &taken) || errors.Is(err, errUnknown) {
+		return err
 	}
-	err := h.c.commit(&b)
-	if err == nil || errors.Is(err, errUnknown) {
-		return wrapAdd(err)
+	if merr := h.Ensure(v4, v6); merr != nil { // perhaps a set is not as it should be although the rules are
+		return errors.Join(err, merr)
 	}
-	// Some of it is there already, or a set is not as it should be although the rules are.
-	if !errors.Is(err, unix.EEXIST) && !errors.Is(err, unix.EBUSY) {
-		if err := h.Ensure(v4, v6); err != nil {
-			return err
-		}
-	}
-	return h.addMissing(holder, ms)
+	return h.add(holder, ms)
 }
 
-// addMissing is Add for ports that may be there: it looks each of them up before.
-func (h *HostPorts) addMissing(holder string, ms []Mapping) error {
+// add looks each port up before: a transaction that is refused waits ten milliseconds for the kernel to undo it.
+func (h *HostPorts) add(holder string, ms []Mapping) error {
 	var b batch
 	for _, m := range ms {
 		held, ok, err := h.Holder(m)
@@ -214,10 +207,6 @@ func (h *HostPorts) addMissing(holder string, ms []Mapping) error {
 			}
 		}
 	}
-	return wrapAdd(err)
-}
-
-func wrapAdd(err error) error {
 	if err != nil {
 		return fmt.Errorf("add host ports: %w", err)
 	}

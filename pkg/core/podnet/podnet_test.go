@@ -112,6 +112,37 @@ func TestWhatTheKeysMean(t *testing.T) {
 	}
 }
 
+func TestRoutesThatCannotBe(t *testing.T) {
+	_, err := parse(t, `{"ipam":{"routes":[{"dst":"10.0.0.0/8","gw":"fd00::1","mtu":-1,"advmss":70000,"table":-1,"scope":256},{"dst":5,"gw":"x"},7]}}`)
+	want := `ipam.routes[0].gw: fd00::1 is of another family than dst 10.0.0.0/8
+ipam.routes[0].mtu: -1 is not between 0 and 65535
+ipam.routes[0].advmss: 70000 is not between 0 and 65535
+ipam.routes[0].table: -1 is not between 0 and 4294967295
+ipam.routes[0].scope: 256 is not between 0 and 255
+ipam.routes[1].dst: 5 is not a text
+ipam.routes[1].gw: "x" is not an address
+ipam.routes[2]: 7 is not an object`
+	if err == nil || err.Error() != want {
+		t.Errorf("got\n%v\nwant\n%s", err, want)
+	}
+}
+
+func TestRangesThatCannotBe(t *testing.T) {
+	for config, want := range map[string]string{
+		`{"ipam":{"subnet":"::ffff:10.0.0.0/120"}}`:                                             "ipam.subnet: ::ffff:10.0.0.0/120 is not a prefix",
+		`{"ipam":{"gateway":"10.0.0.1"}}`:                                                       "ipam.subnet: missing",
+		`{"ranges":[[{"subnet":"10.0.0.0/24","rangeStart":"10.0.1.1","gateway":"fd00::1"}]]}`:   "ranges[0][0].gateway: fd00::1 is not in 10.0.0.0/24\nranges[0][0].rangeStart: 10.0.1.1 is not in 10.0.0.0/24",
+		`{"ranges":[[{"subnet":"10.0.0.0/24","rangeStart":"10.0.0.9","rangeEnd":"10.0.0.8"}]]}`: "ranges[0][0].rangeEnd: 10.0.0.8 is before rangeStart 10.0.0.9",
+		`{"subnet":"10.0.0.0/8","ranges":[[{"subnet":"10.1.0.0/16"}]]}`:                         "subnet: 10.1.0.0/16 is given twice or overlaps 10.0.0.0/8",
+		`{"ranges":[[{"subnet":"10.0.0.0/24"},{"subnet":"fd00::/64"}]]}`:                        "ranges[0][1].subnet: fd00::/64 is of another family than 10.0.0.0/24 in the same set",
+		`{"ranges":[{"subnet":"10.0.0.0/24"}]}`:                                                 `ranges[0]: {"subnet":"10.0.0.0/24"} is not a list`,
+	} {
+		if _, err := parse(t, config); err == nil || err.Error() != want {
+			t.Errorf("%s:\n%v, want\n%s", config, err, want)
+		}
+	}
+}
+
 func TestVLANs(t *testing.T) {
 	for config, want := range map[string]string{
 		`{"vlan":5}`: "{5 [] false}", `{"vlan":5,"preserveDefaultVlan":true}`: "{5 [] true}", `{"vlanTrunk":[]}`: "{0 [] false}",

@@ -5,6 +5,7 @@ package podnet
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 
 	"github.com/l3edge/l3edge/pkg/core/attach"
@@ -86,6 +87,9 @@ func parseSet(place string, v rawjson.Value) (set pool.Set, errs []error) {
 func (r rawRange) parse(place string) (pool.Range, error) {
 	var errs []error
 	subnet, err := netip.ParsePrefix(r.Subnet)
+	if err == nil && subnet.Addr().Is4In6() {
+		err = errors.New("IPv4 in the clothes of IPv6")
+	}
 	if err != nil && r.Subnet == "" {
 		errs = append(errs, fmt.Errorf("%ssubnet: missing", place))
 	} else if err != nil {
@@ -144,9 +148,32 @@ func routes(list rawjson.Value) (out []attach.Route, errs []error) {
 				errs = append(errs, fmt.Errorf("%s.gw: %s is of another family than dst %s", at, gw, dst))
 			}
 		}
+		errs = append(errs, numbers(at, r)...)
 		r.Dst = p.Masked()
 		out = append(out, r)
 		return errors.Join(errs...)
 	})
 	return out, errs
+}
+
+// numbers refuses those of a route that the kernel has no room for (linux/rtnetlink.h).
+func numbers(place string, r attach.Route) (errs []error) {
+	value := func(p *int) int {
+		if p == nil {
+			return 0
+		}
+		return *p
+	}
+	for _, f := range []struct {
+		key         string
+		value, most int
+	}{
+		{"mtu", r.MTU, math.MaxUint16}, {"advmss", r.AdvMSS, math.MaxUint16}, {"priority", r.Priority, math.MaxUint32},
+		{"table", value(r.Table), math.MaxUint32}, {"scope", value(r.Scope), math.MaxUint8},
+	} {
+		if f.value < 0 || f.value > f.most {
+			errs = append(errs, fmt.Errorf("%s.%s: %d is not between 0 and %d", place, f.key, f.value, f.most))
+		}
+	}
+	return errs
 }

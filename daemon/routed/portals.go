@@ -89,7 +89,7 @@ func (s portaldStatus) portals() route.Portals {
 		p.Problem = "portald has not programmed everything: " + cmp.Or(s.LastError, "starting")
 	}
 	for _, x := range s.Portals {
-		p.VIPs = append(p.VIPs, route.VIP{Addr: x.VIP, Ready: len(x.Endpoints) > 0})
+		p.VIPs = append(p.VIPs, route.VIP{Addr: x.VIP, Ready: len(x.Endpoints)})
 	}
 	return p
 }

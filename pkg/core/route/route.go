@@ -84,6 +84,8 @@ type Intent struct {
 	Sink   bool   // addresses of it that nothing on the node holds are unreachable, so that no packet goes back to the fabric
 	// Leaving asks others to prefer other ways (GRACEFUL_SHUTDOWN, RFC 8326).
 	Leaving bool
+	// Share is how much of it is here: others send traffic in proportion. 0: not told.
+	Share int
 }
 
 // Announcement is a prefix to announce and why.
@@ -91,6 +93,7 @@ type Announcement struct {
 	Prefix  netip.Prefix `json:"prefix"`
 	Why     string       `json:"why"`
 	Leaving bool         `json:"leaving,omitempty"` // with GRACEFUL_SHUTDOWN
+	Share   int          `json:"share,omitempty"`   // told as link bandwidth
 }
 
 // Held is a prefix that is not announced, and what it lacks.
@@ -139,7 +142,7 @@ func Compute(in Input) Decision {
 			d.FIB[i.Prefix] = Entry{}
 		}
 		if i.Lacks == "" {
-			d.Announce = append(d.Announce, Announcement{Prefix: i.Prefix, Why: i.Why, Leaving: i.Leaving})
+			d.Announce = append(d.Announce, Announcement{Prefix: i.Prefix, Why: i.Why, Leaving: i.Leaving, Share: i.Share})
 		} else {
 			d.Held = append(d.Held, Held{Prefix: i.Prefix, Why: i.Why, Lacks: i.Lacks})
 		}

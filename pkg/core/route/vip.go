@@ -17,7 +17,7 @@ type Portals struct {
 // VIP is one service address.
 type VIP struct {
 	Addr  netip.Addr
-	Ready bool // somebody would answer
+	Ready int // endpoints that would answer
 }
 
 // VIPWish says which service addresses are announced at all.
@@ -37,7 +37,7 @@ const (
 )
 
 // VIPs are the intents for service addresses, sorted by prefix: a portal net when portald has programmed everything, a
-// single address when an endpoint is ready besides.
+// single address when an endpoint is ready besides, with the number of them as its share.
 func VIPs(wish VIPWish, p Portals, d Drain) []Intent {
 	var out []Intent
 	lacks := func(ready bool) string {
@@ -57,14 +57,14 @@ func VIPs(wish VIPWish, p Portals, d Drain) []Intent {
 		}
 	}
 	if wish.Hosts {
-		ready := map[netip.Addr]bool{}
+		ready := map[netip.Addr]int{}
 		for _, v := range p.VIPs {
 			if !slices.ContainsFunc(p.Nets, func(n netip.Prefix) bool { return n.Contains(v.Addr) }) {
-				ready[v.Addr] = ready[v.Addr] || v.Ready
+				ready[v.Addr] = max(ready[v.Addr], v.Ready)
 			}
 		}
-		for a, ok := range ready {
-			out = append(out, Intent{Prefix: netip.PrefixFrom(a, a.BitLen()), Why: "service address", Lacks: lacks(ok), Leaving: d == Leaving})
+		for a, n := range ready {
+			out = append(out, Intent{Prefix: netip.PrefixFrom(a, a.BitLen()), Why: "service address", Lacks: lacks(n > 0), Leaving: d == Leaving, Share: n})
 		}
 	}
 	slices.SortFunc(out, func(a, b Intent) int { return a.Prefix.Compare(b.Prefix) })

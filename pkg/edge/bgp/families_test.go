@@ -156,6 +156,30 @@ func TestWhatIsPreferred(t *testing.T) {
 	within(t, 3*time.Second, "the preferred peer", only("127.0.0.1"))
 }
 
+func TestLinkBandwidth(t *testing.T) {
+	loopback(t)
+	m := run(t, mls())
+	for i, share := range []int{1, 3} {
+		n := run(t, node(2+i, Peer{Name: "127.0.0.1"}))
+		a := own("10.10.50.0/24")
+		a[0].Share = share
+		if err := n.Announce(a); err != nil {
+			t.Fatal(err)
+		}
+	}
+	within(t, 3*time.Second, "ways one to three", func() bool {
+		all := m.Learned()
+		if len(all) != 1 || len(all[0].Via) != 2 {
+			return false
+		}
+		by := map[netip.Addr]uint64{}
+		for _, v := range all[0].Via {
+			by[v.NextHop] = v.Bandwidth
+		}
+		return by[addr("127.0.0.2")] == 125e6 && by[addr("127.0.0.3")] == 375e6
+	})
+}
+
 // TestRouteReflector has two clients and their reflector in one AS.
 func TestRouteReflector(t *testing.T) {
 	loopback(t)

@@ -5,6 +5,7 @@ package bgp
 import (
 	"context"
 	"fmt"
+	"math"
 	"net/netip"
 	"time"
 
@@ -24,6 +25,8 @@ func via(p *apiutil.Path) route.Via {
 			v.NextHop = a.Value
 		case *bgp.PathAttributeMpReachNLRI:
 			v.NextHop = a.Nexthop
+		case *bgp.PathAttributeExtendedCommunities:
+			v.Bandwidth = bandwidth(a)
 		}
 	}
 	if v.NextHop.Is6() && v.NextHop.IsLinkLocalUnicast() {
@@ -31,6 +34,19 @@ func via(p *apiutil.Path) route.Via {
 	}
 	return v
 }
+
+// bandwidth is what a link-bandwidth community (draft-ietf-idr-link-bandwidth) says, in bytes per second; 0: nothing.
+func bandwidth(a *bgp.PathAttributeExtendedCommunities) uint64 {
+	for _, c := range a.Value {
+		if b, ok := c.(*bgp.LinkBandwidthExtended); ok && b.Bandwidth >= 1 && b.Bandwidth < 1<<60 {
+			return uint64(b.Bandwidth)
+		}
+	}
+	return 0
+}
+
+// perShare is the link bandwidth of one share, in bytes per second: 1 Gbit/s. Only proportions matter.
+const perShare = 125e6
 
 func (s *Speaker) watch(ctx context.Context) error {
 	err := s.srv.WatchEvent(context.WithoutCancel(ctx), server.WatchEventMessageCallbacks{
@@ -114,5 +130,16 @@ func (s *Speaker) ownPath(a route.Announcement) (*apiutil.Path, error) {
 	if a.Leaving {
 		p.Attrs = append(p.Attrs, bgp.NewPathAttributeCommunities([]uint32{gracefulShutdown}))
 	}
+	if a.Share > 0 {
+		asn := uint16(asTrans)
+		if s.cfg.ASN <= math.MaxUint16 {
+			asn = uint16(s.cfg.ASN)
+		}
+		link := bgp.NewLinkBandwidthExtended(asn, float32(a.Share)*perShare)
+		p.Attrs = append(p.Attrs, bgp.NewPathAttributeExtendedCommunities([]bgp.ExtendedCommunityInterface{link}))
+	}
 	return p, nil
 }
+
+// asTrans stands for a 4-byte ASN where there is room for two (RFC 6793 section 9).
+const asTrans = 23456

@@ -29,17 +29,22 @@ func (j *job) claim() error {
 			return err
 		}
 	}
-	asked := slices.Clone(j.ask.addrs)
-	for i, set := range j.conf.Sets {
-		a, err := j.claimOne(set, i, &asked, had)
+	chosen, err := pool.Choose(j.conf.Sets, j.ask.addrs, had)
+	if err != nil {
+		return cni.Errorf(cni.CodeInvalidConfig, "%w", err)
+	}
+	for i, a := range chosen {
+		set := j.conf.Sets[i]
+		if a.IsValid() {
+			err = j.lease.Take(a)
+		} else {
+			a, err = j.lease.Next(set, i)
+		}
 		if err != nil {
 			return leaseError(err)
 		}
 		r, _ := set.Subnet(a)
 		j.addrs = append(j.addrs, attach.Addr{Addr: a, Subnet: r.Subnet, Gateway: r.Gateway})
-	}
-	if len(asked) > 0 {
-		return cni.Errorf(cni.CodeInvalidConfig, "asked-for address %s is in no range of this network, or a second one of its range", asked[0])
 	}
 	for _, a := range had {
 		if !slices.Contains(j.held(), a) {
@@ -49,24 +54,6 @@ func (j *job) claim() error {
 		}
 	}
 	return nil
-}
-
-func (j *job) claimOne(set pool.Set, index int, asked *[]netip.Addr, had []netip.Addr) (netip.Addr, error) {
-	for i, a := range *asked {
-		if r, ok := set.Subnet(a); ok {
-			if _, ok := set.Find(a); !ok {
-				return a, cni.Errorf(cni.CodeInvalidConfig, "asked-for address %s cannot be given: pods of %s have %s to %s without the gateway %s", a, r.Subnet, r.First, r.Last, r.Gateway)
-			}
-			*asked = slices.Delete(*asked, i, i+1)
-			return a, j.lease.Take(a)
-		}
-	}
-	for _, a := range had {
-		if _, ok := set.Find(a); ok {
-			return a, nil
-		}
-	}
-	return j.lease.Next(set, index)
 }
 
 // delegate lets another IPAM plugin choose. Its routes are the pod's; without any there is the default one.

@@ -3,6 +3,7 @@
 package pool
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -105,5 +106,46 @@ func TestFind(t *testing.T) {
 	}
 	if _, ok := (Set{r}).Subnet(addr("10.0.0.200")); !ok {
 		t.Error("10.0.0.200 is in no subnet")
+	}
+}
+
+func TestChoose(t *testing.T) {
+	var sets []Set
+	for _, p := range []string{"10.0.0.0/24", "fd00::/64"} {
+		r, err := NewRange(netip.MustParsePrefix(p), netip.Addr{}, netip.Addr{}, netip.Addr{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		sets = append(sets, Set{r})
+	}
+	rows := []struct{ name, asked, had, want, err string }{
+		{"nothing is asked for", "", "", "[invalid IP invalid IP]", ""},
+		{"one of each set, in any order", "fd00::9 10.0.0.9", "", "[10.0.0.9 fd00::9]", ""},
+		{"one of one set", "fd00::9", "", "[invalid IP fd00::9]", ""},
+		{"what an interrupted ADD claimed is kept", "", "fd00::7 10.0.0.7", "[10.0.0.7 fd00::7]", ""},
+		{"what is asked for goes before that", "10.0.0.9", "fd00::7 10.0.0.7", "[10.0.0.9 fd00::7]", ""},
+		{"what it claimed of another range is not kept", "", "10.9.0.7", "[invalid IP invalid IP]", ""},
+		{"all that cannot be given is named", "10.0.0.1 10.0.0.9 10.9.9.9", "", "", "asked-for address 10.0.0.1 cannot be given: pods of 10.0.0.0/24 have 10.0.0.1 to 10.0.0.254 without the gateway 10.0.0.1\n" +
+			"asked-for address 10.0.0.9 is in no range of this network, or a second one of its range\nasked-for address 10.9.9.9 is in no range of this network, or a second one of its range"},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			list := func(s string) (out []netip.Addr) {
+				for f := range strings.FieldsSeq(s) {
+					out = append(out, netip.MustParseAddr(f))
+				}
+				return out
+			}
+			got, err := Choose(sets, list(row.asked), list(row.had))
+			if row.err != "" {
+				if err == nil || err.Error() != row.err {
+					t.Errorf("got\n%v\nwant\n%s", err, row.err)
+				}
+				return
+			}
+			if err != nil || fmt.Sprint(got) != row.want {
+				t.Errorf("%v, %v, want %s", got, err, row.want)
+			}
+		})
 	}
 }

@@ -47,6 +47,8 @@ type Lab struct {
 type Config struct {
 	Bin string // where our programs lie
 	MLS Kind   // which router is the switch
+	// Bare starts the switch's daemons without a word about BGP: configuring them is the caller's (FRR and BIRD).
+	Bare bool
 }
 
 // programs are those that a lab needs from Config.Bin; the plugins also go into /opt/cni/bin of every node.
@@ -77,7 +79,7 @@ func (l *Lab) up(cfg Config) error {
 	if err != nil {
 		return err
 	}
-	l.MLS = &Switch{Host: mls, Kind: cfg.MLS}
+	l.MLS = &Switch{Host: mls, Kind: cfg.MLS, bare: cfg.Bare}
 	hosts := make([]*Host, len(l.Topology.Hosts))
 	err = inParallel(indexes(hosts), func(i int) (err error) {
 		hosts[i], err = l.newHost(l.Topology.Hosts[i].Name, l.Topology.Hosts[i])

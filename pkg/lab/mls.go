@@ -60,6 +60,7 @@ type Switch struct {
 	*Host
 	Kind    Kind
 	Daemons []*place.Process // in the order of their start
+	bare    bool             // see Config
 }
 
 // Start starts the switch's routing daemons.
@@ -96,7 +97,11 @@ func (s *Switch) startFRR(t topology.Topology) error {
 	if err := writeFile(confDir+"/zebra.conf", "hostname "+topology.MLSName+"\n"); err != nil {
 		return err
 	}
-	if err := writeFile(confDir+"/bgpd.conf", t.FRRConfig()); err != nil {
+	bgpd := t.FRRConfig()
+	if s.bare {
+		bgpd = "hostname " + topology.MLSName + "\n"
+	}
+	if err := writeFile(confDir+"/bgpd.conf", bgpd); err != nil {
 		return err
 	}
 	if err := chownTo("frr", confDir); err != nil {
@@ -114,21 +119,42 @@ func (s *Switch) startFRR(t topology.Topology) error {
 	if err := s.exists(confDir + "/zserv.api"); err != nil {
 		return err
 	}
-	if err := s.daemon("bgpd", append(common("bgpd"), "-p", "179")...); err != nil {
-		return err
+	if err := s.daemon("bgpd", append(common("bgpd"), "-p", "179")...); err != nil || s.bare {
+		return errors.Join(err, s.exists(confDir+"/bgpd.vty"))
 	}
 	return s.listening()
 }
 
 func (s *Switch) startBIRD(t topology.Topology) error {
-	if err := writeFile(confDir+"/bird.conf", t.BIRDConfig()); err != nil {
+	bird := t.BIRDConfig()
+	if s.bare {
+		bird = fmt.Sprintf("router id %s;\nprotocol device { }\ninclude \"%s/extra*.conf\";\n", t.Segments[0].Addr.Addr(), confDir)
+	}
+	if err := writeFile(confDir+"/bird.conf", bird); err != nil {
 		return err
 	}
 	if err := s.daemon("bird", "bird", "-f", "-c", confDir+"/bird.conf", "-s", confDir+"/bird.ctl", "-P", confDir+"/bird.pid"); err != nil {
 		return err
 	}
-	if err := s.exists(confDir + "/bird.ctl"); err != nil {
+	if err := s.exists(confDir + "/bird.ctl"); err != nil || s.bare {
 		return err
+	}
+	return s.listening()
+}
+
+// Configure loads a configuration of BGP into a bare switch, as an operator would.
+func (s *Switch) Configure(text string) error {
+	path := confDir + "/extra.conf"
+	if err := writeFile(path, text); err != nil {
+		return err
+	}
+	load := []string{"birdc", "-s", confDir + "/bird.ctl", "configure"}
+	if s.Kind == FRR {
+		load = []string{"vtysh", "--vty_socket", confDir, "-f", path}
+	}
+	out, err := s.Run(load[0], load[1:]...)
+	if err != nil {
+		return fmt.Errorf("configure the %s switch: %w\n%s", s.Kind, err, out)
 	}
 	return s.listening()
 }

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package verbs
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/l3edge/l3edge/pkg/core/diagnose"
+	"github.com/l3edge/l3edge/pkg/core/ipam"
+	"github.com/l3edge/l3edge/pkg/core/view"
+)
+
+// health is one host and what is wrong with it.
+type health struct {
+	Host     string             `json:"host"`
+	Healthy  bool               `json:"healthy"`
+	Usage    []ipam.Usage       `json:"usage"`
+	Findings []diagnose.Finding `json:"findings"`
+	View     view.Host          `json:"view"`
+}
+
+func newStatus() *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "status", Short: "Show this node on one screen, and in words what is not well; status 2 if anything is not", Args: cobra.NoArgs,
+		Example: "  l3ctl status\n  l3ctl status --from node1.json --from node2.json   # one line each",
+	}
+	format, where := output(cmd), hosts(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		hs, err := where.look(cmd)
+		if err != nil {
+			return err
+		}
+		all, well := []health{}, true
+		for _, h := range hs {
+			if len(hs) > 1 && !diagnose.Ours(h) {
+				continue // of many hosts, those that nothing of ours is on are left out
+			}
+			x := health{Host: h.Name, Findings: diagnose.Host(h), Usage: ipam.Count(h), View: h}
+			x.Healthy = diagnose.Healthy(x.Findings)
+			all, well = append(all, x), well && x.Healthy
+		}
+		if err := format.print(cmd, all, func(w io.Writer) {
+			if len(hs) == 1 {
+				screen(w, all[0], time.Now())
+				return
+			}
+			table(w, all)
+		}); err != nil || well {
+			return err
+		}
+		return unhealthy
+	}
+	return cmd
+}
+
+// screen is one node on one screen.
+func screen(w io.Writer, x health, now time.Time) {
+	h, r, p := x.View, x.View.Routed, x.View.Portald
+	since := func(t time.Time) string { return now.Sub(t).Truncate(time.Second).String() }
+	say(w, "node\t%s, %s on %s", h.Name, known(h.Primary()), cmp.Or(h.Uplink(), "no uplink"))
+	for _, u := range x.Usage {
+		say(w, "pods\t%s", u)
+	}
+	for _, n := range h.Networks {
+		state := "not there yet: the first pod makes it"
+		if b, ok := h.Link(n.Bridge); ok {
+			state = map[bool]string{true: "up", false: "DOWN"}[b.Up]
+			for _, a := range b.Addrs {
+				if !a.Addr().IsLinkLocalUnicast() {
+					state += ", " + a.String()
+				}
+			}
+		}
+		say(w, "bridge\t%s %s, %d pods; network %s of %s", n.Bridge, state, living(h, n.Name), n.Name, n.File)
+	}
+	if r.Problem != "" {
+		say(w, "routed\t%s", r.Problem)
+	} else {
+		say(w, "routed\tAS %d, router ID %s, up %s, %d routes installed, announces %s", r.ASN, known(r.RouterID), since(r.Since), len(r.Routes), announces(r))
+	}
+	for _, s := range r.Sessions {
+		bfd := ""
+		if s.BFD != "" {
+			bfd = ", BFD " + s.BFD
+		}
+		say(w, "session\t%s (AS %d) %s for %s, %d prefixes in, %d out%s", s.Peer, s.ASN, s.State, since(s.Since), s.In, s.Out, bfd)
+	}
+	if p.Problem != "" {
+		say(w, "portald\t%s", p.Problem)
+	} else {
+		say(w, "portald\t%s, %d services with %d endpoints, in force since %s", p.Mode, p.Services, p.Endpoints, p.LastSync.Format(time.DateTime))
+	}
+	say(w, "")
+	printFindings(w, x.Findings)
+	if x.Healthy {
+		say(w, "all is well")
+	}
+}
+
+// table is many nodes, a line each, and below it what is wrong.
+func table(w io.Writer, all []health) {
+	say(w, "HOST\tPODS\tUSED\tSESSIONS\tROUTES\tPORTALS\tHEALTH")
+	for _, x := range all {
+		h, up := x.View, 0
+		for _, s := range h.Routed.Sessions {
+			if s.Up() {
+				up++
+			}
+		}
+		used, portals := "-", "-"
+		if len(x.Usage) > 0 {
+			used = fmt.Sprintf("%d/%d", x.Usage[0].Used, x.Usage[0].Size)
+		}
+		if h.Portald.Problem == "" {
+			portals = fmt.Sprintf("%d %s", len(h.Portald.Portals), h.Portald.Mode)
+		}
+		state := "well"
+		if n := len(x.Findings); n > 0 {
+			state = fmt.Sprintf("%s (and %d more)", x.Findings[0].Problem, n-1)
+			if n == 1 {
+				state = x.Findings[0].Problem
+			}
+		}
+		say(w, "%s\t%s\t%s\t%d/%d up\t%d\t%s\t%s", h.Name, cmp.Or(strings.Join(texts(h.PodSubnets()), " "), "-"), used, up, len(h.Routed.Sessions), len(h.Routed.Routes), portals, state)
+	}
+	for _, x := range all {
+		if !x.Healthy {
+			say(w, "\n%s", x.Host)
+			printFindings(w, x.Findings)
+		}
+	}
+}
+
+func announces(r view.Routed) string {
+	var out []string
+	for _, a := range r.Announced {
+		s := a.Prefix.String()
+		if a.Leaving {
+			s += " (leaving)"
+		}
+		out = append(out, s)
+	}
+	return cmp.Or(strings.Join(out, " "), "nothing")
+}
+
+func living(h view.Host, network string) int {
+	n := 0
+	for _, p := range h.Pods {
+		if p.Alive && p.Network == network {
+			n++
+		}
+	}
+	return n
+}
+
+func texts[T fmt.Stringer](in []T) []string {
+	var out []string
+	for _, x := range in {
+		out = append(out, x.String())
+	}
+	return out
+}
+
+func known(a netip.Addr) string {
+	if a.IsValid() {
+		return a.String()
+	}
+	return "-"
+}

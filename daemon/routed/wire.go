@@ -216,7 +216,7 @@ func (d *wiring) heard(e fib.Event) {
 	default:
 		d.publish()
 		d.tellNextHops()
-		d.router.TopologyChanged()
+		d.router.TopologyChanged(e.Routes || e.Lost)
 	}
 	d.loop.Trigger()
 }

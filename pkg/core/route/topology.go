@@ -4,6 +4,7 @@ package route
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 )
@@ -23,10 +24,28 @@ type Gateway struct {
 // Topology is what the node is connected to. Link-local prefixes are on every link and in none of its lists.
 type Topology struct {
 	OnLink   []OnLink
-	Self     []netip.Addr   // the node's own addresses, without zone
+	Self     []netip.Addr   // the node's own addresses, those that are link-local left out
 	Links    map[string]int // index by name of the links that are up: what the zone of a link-local address names
 	Gateways []Gateway      // the default route and others of the host's own
 	Lost     []netip.Addr   // gateways that do not answer, whatever the links say
+}
+
+// Equal reports that nothing changed between two readings.
+func (t Topology) Equal(o Topology) bool {
+	return slices.Equal(t.OnLink, o.OnLink) && slices.Equal(t.Self, o.Self) && maps.Equal(t.Links, o.Links) &&
+		slices.Equal(t.Gateways, o.Gateways) && slices.Equal(t.Lost, o.Lost)
+}
+
+// Extends reports that t is o with more links, such as those of pods, and otherwise the same: whatever o resolved, t
+// resolves alike.
+func (t Topology) Extends(o Topology) bool {
+	for name, index := range o.Links {
+		if t.Links[name] != index {
+			return false
+		}
+	}
+	o.Links = t.Links
+	return t.Equal(o)
 }
 
 // Resolve finds the gateway that leads to a next hop of a prefix: the next hop itself when it is on a connected link,
@@ -37,7 +56,7 @@ func (t Topology) Resolve(prefix netip.Prefix, v Via) (hop NextHop, reason strin
 	switch {
 	case !nh.IsValid() || nh.IsUnspecified() || nh.IsMulticast() || nh.IsLoopback():
 		return NextHop{}, fmt.Sprintf("next hop %s cannot be one", nh)
-	case slices.Contains(t.Self, nh.WithZone("")):
+	case slices.Contains(t.Self, nh):
 		return NextHop{}, fmt.Sprintf("next hop %s is this node", nh)
 	}
 	if nh.IsLinkLocalUnicast() && nh.Zone() == "" && nh.Is6() { // it is on the link that leads to the peer

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -34,8 +35,11 @@ func (t *Table) Topology() (route.Topology, error) {
 		if !ok {
 			return nil
 		}
+		if self.Is6() && self.IsLinkLocalUnicast() {
+			return nil
+		}
 		topo.Self = append(topo.Self, self)
-		if names[onLink.Link] != "" && !self.IsLoopback() && !self.IsLinkLocalUnicast() {
+		if names[onLink.Link] != "" && !self.IsLoopback() {
 			topo.OnLink = append(topo.OnLink, onLink)
 		}
 		return nil
@@ -56,8 +60,7 @@ func (t *Table) links() (map[int]string, error) {
 		if len(body) < unix.SizeofIfInfomsg {
 			return nil
 		}
-		flags := native.Uint32(body[8:])
-		if flags&unix.IFF_UP == 0 || flags&unix.IFF_LOWER_UP == 0 {
+		if !isUp(body) {
 			return nil
 		}
 		name := attrs(body[unix.SizeofIfInfomsg:])[unix.IFLA_IFNAME]
@@ -65,6 +68,12 @@ func (t *Table) links() (map[int]string, error) {
 		return nil
 	})
 	return up, err
+}
+
+// isUp reads the flags of an RTM_NEWLINK.
+func isUp(body []byte) bool {
+	const up = unix.IFF_UP | unix.IFF_LOWER_UP
+	return native.Uint32(body[8:])&up == up
 }
 
 // parseAddr reads an RTM_NEWADDR: the address itself, and what it makes reachable on its link.
@@ -108,6 +117,7 @@ func (t *Table) gateways(up map[int]string) ([]route.Gateway, error) {
 	for p, s := range best {
 		out = append(out, route.Gateway{Prefix: p, Hop: s.entry.Hops[0]})
 	}
+	slices.SortFunc(out, func(a, b route.Gateway) int { return a.Prefix.Compare(b.Prefix) })
 	return out, nil
 }
 

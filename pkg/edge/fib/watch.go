@@ -19,7 +19,8 @@ import (
 // Event is something that others did to the kernel's state. Our own changes cause none.
 type Event struct {
 	Gone     netip.Prefix // a route of ours that somebody removed or replaced
-	Topology bool         // a link, an address or a gateway of the host's changed; routes may have gone with it without a word
+	Topology bool         // a link, an address or a gateway of the host's changed
+	Routes   bool         // routes of ours may have gone with it, without a word
 	// Forwarding says that the namespace or a link began or ceased to forward.
 	Forwarding bool
 	Lost       bool // events were lost: anything may have changed
@@ -32,10 +33,17 @@ func (t *Table) Watch() (*Watch, error) {
 		return nil, fmt.Errorf("watch routes: %w", err)
 	}
 	// An os.File rests in the runtime's poller: no thread waits, and Close wakes the reader.
-	w := &Watch{file: os.NewFile(uintptr(fd), "rtnetlink"), own: t.sock.port}
+	w := &Watch{file: os.NewFile(uintptr(fd), "rtnetlink"), own: t.sock.port, up: map[int32]bool{}}
 	growBuffers(fd)
 	if err := errors.Join(w.ignoreOwn(fd), w.join(fd)); err != nil {
 		return nil, errors.Join(fmt.Errorf("watch routes: %w", err), w.Close())
+	}
+	links, err := t.links()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("watch routes: read links: %w", err), w.Close())
+	}
+	for index := range links {
+		w.up[int32(index)] = true
 	}
 	return w, nil
 }
@@ -44,6 +52,9 @@ func (t *Table) Watch() (*Watch, error) {
 type Watch struct {
 	file *os.File
 	own  uint32
+	up   map[int32]bool // the links that were up last: routes go with one that goes down
+	// unsure says that events were lost, so that up is not all.
+	unsure bool
 }
 
 // Close ends the stream.
@@ -94,6 +105,7 @@ func (w *Watch) Run(ctx context.Context, f func(Event)) error {
 		n, err := w.file.Read(buf)
 		switch {
 		case errors.Is(err, unix.ENOBUFS):
+			w.unsure = true
 			f(Event{Lost: true})
 			continue
 		case ctx.Err() != nil:
@@ -109,11 +121,17 @@ func (w *Watch) Run(ctx context.Context, f func(Event)) error {
 
 func (w *Watch) event(h header, body []byte, f func(Event)) {
 	switch h.typ {
-	case unix.RTM_NEWLINK, unix.RTM_DELLINK, unix.RTM_NEWADDR, unix.RTM_DELADDR:
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+		if len(body) >= unix.SizeofIfInfomsg {
+			f(w.link(h, body))
+		}
+	case unix.RTM_NEWADDR:
 		f(Event{Topology: true})
+	case unix.RTM_DELADDR: // with the last one of a link go its routes
+		f(Event{Topology: true, Routes: true})
 	case rtmNewNexthop, rtmDelNexthop: // with an object go its routes, without a word
 		if len(body) >= sizeofNhmsg && body[2] == mark.RouteRouted {
-			f(Event{Topology: true})
+			f(Event{Topology: true, Routes: true})
 		}
 	case unix.RTM_NEWNETCONF:
 		f(Event{Forwarding: true})
@@ -130,4 +148,16 @@ func (w *Watch) event(h header, body []byte, f func(Event)) {
 			f(Event{Topology: true})
 		}
 	}
+}
+
+// link notes whether a link is up. A pod's comes and goes often, and bears no route while it is not up.
+func (w *Watch) link(h header, body []byte) Event {
+	index, up := int32(native.Uint32(body[4:])), h.typ == unix.RTM_NEWLINK && isUp(body)
+	was := w.up[index] || w.unsure
+	if up {
+		w.up[index] = true
+	} else {
+		delete(w.up, index)
+	}
+	return Event{Topology: true, Routes: was && !up}
 }

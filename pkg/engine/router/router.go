@@ -76,12 +76,16 @@ type Router struct {
 
 // news is what was heard since the last round.
 type news struct {
-	topology bool           // links or addresses changed
+	topology bool           // links, addresses or gateways may have changed
 	reread   bool           // the kernel's routes may have changed
-	decide   bool           // policy or intents changed
+	decide   bool           // policy, intents or, as look finds, what the node is connected to changed
 	gone     []netip.Prefix // routes that somebody removed
 	gateways []gateway
 	changed  []route.Learned
+}
+
+func (n news) empty() bool {
+	return !n.topology && !n.reread && !n.decide && len(n.gone) == 0 && len(n.gateways) == 0 && len(n.changed) == 0
 }
 
 // some is how many lines of one kind a round logs one by one; more are told as a number.
@@ -97,8 +101,11 @@ func New(o Options) *Router {
 	return r
 }
 
-// TopologyChanged says that links or addresses changed. The kernel drops routes with their link without a word.
-func (r *Router) TopologyChanged() { r.hear(func() { r.news.topology, r.news.reread = true, true }) }
+// TopologyChanged says that links, addresses or gateways may have changed; with routes, that routes may have gone with
+// them: the kernel says nothing then.
+func (r *Router) TopologyChanged(routes bool) {
+	r.hear(func() { r.news.topology, r.news.reread = true, r.news.reread || routes })
+}
 
 // Gone says that somebody removed our route for prefix.
 func (r *Router) Gone(prefix netip.Prefix) {
@@ -138,8 +145,8 @@ func (r *Router) Sync(ctx context.Context) error {
 	defer r.mu.Unlock()
 	err := r.lose(&n) // first: every millisecond loses packets
 	n.changed = r.o.Speaker.Take()
-	if quiet := r.damper.Damped() == 0 && len(n.changed) == 0; quiet && len(n.gone) == 0 && !n.decide || began.Sub(r.read) > trust {
-		n.topology, n.reread = true, true
+	if n.empty() && r.damper.Damped() == 0 || began.Sub(r.read) > trust {
+		n.topology, n.reread, n.decide = true, true, true
 	}
 	r.damp(&n)
 	if err == nil {
@@ -148,24 +155,11 @@ func (r *Router) Sync(ctx context.Context) error {
 	r.rounds.Spent += time.Since(began)
 	if err != nil {
 		r.rounds.Failed++
-		r.TopologyChanged() // read everything the next time
+		r.hear(func() { r.news.topology, r.news.reread, r.news.decide = true, true, true }) // the next time
 		return err
 	}
 	r.rounds.OK++
 	return nil
-}
-
-// damp slows down what flaps.
-func (r *Router) damp(n *news) {
-	now := time.Now()
-	known := func(p netip.Prefix) bool { _, ok := r.desired[p]; return ok }
-	through, began, ended, next := r.damper.Pass(n.changed, known, now)
-	n.changed = through
-	r.tellEach(slog.LevelWarn, "prefix flaps: followed once a second until it is calm", began)
-	r.tellEach(slog.LevelInfo, "prefix is calm again", ended)
-	if !next.IsZero() && r.o.Wake != nil {
-		r.o.Wake(next.Sub(now))
-	}
 }
 
 // tellEach logs a line per prefix, or one for all when they are many.
@@ -180,17 +174,17 @@ func (r *Router) tellEach(level slog.Level, msg string, prefixes []netip.Prefix)
 }
 
 func (r *Router) round(n news, pol route.Policy, intents []route.Intent) error {
-	if err := r.look(n); err != nil {
+	if err := r.look(&n); err != nil {
+		r.desired = nil // what changed is forgotten with this round: begin from nothing
 		return err
 	}
-	all := n.topology || n.decide
-	if all {
-		r.decideAll(pol, intents)
+	if n.decide {
+		r.decideAll(pol, intents, n.changed)
 	} else {
 		r.decideSome(pol, n.changed)
 	}
 	var plan route.Plan
-	if swept := r.sweep(); swept || all {
+	if swept := r.sweep(); swept || n.decide || n.reread {
 		plan = route.Diff(r.wanted(), r.actual)
 	} else {
 		plan = r.planFor(n)
@@ -200,7 +194,7 @@ func (r *Router) round(n news, pol route.Policy, intents []route.Intent) error {
 		return err
 	}
 	r.done(plan, failures)
-	if all {
+	if n.decide {
 		if err := r.o.Speaker.Announce(r.decision.Announce); err != nil {
 			return err
 		}
@@ -212,7 +206,7 @@ func (r *Router) round(n news, pol route.Policy, intents []route.Intent) error {
 }
 
 // look takes over what was heard, and reads what the kernel holds and is connected to.
-func (r *Router) look(n news) (err error) {
+func (r *Router) look(n *news) (err error) {
 	if n.reread || r.actual == nil {
 		first := r.actual == nil
 		r.read = time.Now()
@@ -227,12 +221,9 @@ func (r *Router) look(n news) (err error) {
 		}
 	}
 	if n.topology {
-		if r.topo, err = r.o.Kernel.Topology(); err != nil {
+		if err := r.lookAround(n); err != nil {
 			return err
 		}
-		r.topo.Lost = slices.Collect(maps.Keys(r.lost))
-		r.resolver = route.NewResolver(r.topo)
-		r.o.Speaker.Reachable(r.topo.Reaches)
 	}
 	for _, p := range n.gone {
 		delete(r.actual, p)
@@ -243,87 +234,21 @@ func (r *Router) look(n news) (err error) {
 	return nil
 }
 
-func (r *Router) decideAll(pol route.Policy, intents []route.Intent) {
-	r.decision = route.Compute(route.Input{Policy: pol, Intents: intents, Learned: r.o.Speaker.Learned(), Topology: r.topo})
-	r.desired = r.decision.FIB
-	refused := map[netip.Prefix][]route.Refused{}
-	for _, x := range r.decision.Refused {
-		refused[x.Prefix] = append(refused[x.Prefix], x)
+// lookAround reads what the node is connected to. Only a change of it is a reason to decide anew: a pod's link comes
+// and goes more often than any that routes go through.
+func (r *Router) lookAround(n *news) error {
+	topo, err := r.o.Kernel.Topology()
+	if err != nil {
+		return err
 	}
-	var fresh []route.Refused
-	for p, now := range refused {
-		fresh = append(fresh, unknown(r.refused[p], now)...)
+	topo.Lost = slices.SortedFunc(maps.Keys(r.lost), netip.Addr.Compare)
+	if r.resolver != nil && topo.Equal(r.topo) {
+		return nil
 	}
-	r.tellRefused(fresh)
-	r.refused = refused
-	r.decision.FIB, r.decision.Refused = nil, nil
-}
-
-func (r *Router) decideSome(pol route.Policy, changed []route.Learned) {
-	var fresh []route.Refused
-	for _, l := range changed {
-		p := l.Prefix
-		entry, refused := route.Choose(pol, r.resolver, l)
-		fresh = append(fresh, unknown(r.refused[p], refused)...)
-		if len(refused) > 0 {
-			r.refused[p] = refused
-		} else {
-			delete(r.refused, p)
-		}
-		if sink, ok := r.desired[p]; ok && sink.Unreachable() {
-			continue // a sink of our own is never replaced by something learned
-		}
-		if entry.Unreachable() {
-			delete(r.desired, p)
-		} else {
-			r.desired[p] = entry
-		}
-	}
-	r.tellRefused(fresh)
-}
-
-// sweep ends the protection of what an earlier process left, once all peers have told everything or time is up.
-func (r *Router) sweep() bool {
-	if r.swept || !r.o.Speaker.Synced() && time.Since(r.started) < r.o.SweepAfter {
-		return false
-	}
-	r.swept = true
-	if n := len(r.stale); n > 0 {
-		r.o.Log.Info("stale routes swept", "count", n, "synced", r.o.Speaker.Synced())
-	}
-	r.stale = nil
-	return true
-}
-
-// wanted is desired and what is still protected.
-func (r *Router) wanted() route.FIB {
-	if len(r.stale) == 0 {
-		return r.desired
-	}
-	w := maps.Clone(r.desired)
-	for p := range r.stale {
-		if have, ok := r.actual[p]; ok {
-			if _, ok := w[p]; !ok {
-				w[p] = have
-			}
-		}
-	}
-	return w
-}
-
-// planFor looks only at the prefixes that were spoken about.
-func (r *Router) planFor(n news) route.Plan {
-	plan := make(route.Plan, 0, len(n.changed)+len(n.gone))
-	for _, l := range n.changed {
-		plan = route.Step(plan, l.Prefix, r.desired, r.actual)
-	}
-	for _, p := range n.gone {
-		if !slices.ContainsFunc(plan, func(c route.Change) bool { return c.Prefix == p }) {
-			plan = route.Step(plan, p, r.desired, r.actual)
-		}
-	}
-	plan.Sort()
-	return plan
+	n.decide = n.decide || r.resolver == nil || !topo.Extends(r.topo) || len(r.refused) > 0
+	r.topo, r.resolver = topo, route.NewResolver(topo)
+	r.o.Speaker.Reachable(topo.Reaches)
+	return nil
 }
 
 // done takes over what the kernel took, and tells of it.

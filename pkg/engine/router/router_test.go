@@ -30,6 +30,7 @@ type speaker struct {
 	dirty     map[netip.Prefix]bool
 	synced    bool
 	reaches   bool // the peer, as we were told
+	asked     int  // for everything
 	announced string
 }
 
@@ -54,6 +55,7 @@ func (s *speaker) Take() (out []route.Learned) {
 }
 
 func (s *speaker) Learned() (out []route.Learned) {
+	s.asked++
 	for p, via := range s.learned {
 		out = append(out, route.Learned{Prefix: p, Via: via})
 	}
@@ -147,7 +149,7 @@ func step(t *testing.T, r *Router, k *kernel, name, want string) {
 func TestSync(t *testing.T) {
 	s, k, r := setup()
 	step(t, r, k, "the own subnet is a sink", "+ 10.10.10.0/24: unreachable\n")
-	if want := "[{10.10.10.0/24 pod subnet false}]"; s.announced != want {
+	if want := "[{10.10.10.0/24 pod subnet false 0}]"; s.announced != want {
 		t.Errorf("announced %s, want %s", s.announced, want)
 	}
 	s.learn("10.10.20.0/24", "10.20.30.1")
@@ -169,13 +171,13 @@ func TestSync(t *testing.T) {
 	step(t, r, k, "a round without news finds what nobody told", "+ 10.10.10.0/24: unreachable\n")
 	step(t, r, k, "nothing to do", "")
 	k.topo.OnLink = nil
-	r.TopologyChanged()
+	r.TopologyChanged(true)
 	step(t, r, k, "without the link nothing can be reached", "- 10.10.20.0/24: via 10.20.30.1 10.20.30.2\n")
 	if s.reaches {
 		t.Error("the speaker was not told")
 	}
 	k.topo.OnLink = []route.OnLink{{Prefix: pfx("10.20.30.0/24"), Link: 7}}
-	r.TopologyChanged()
+	r.TopologyChanged(true)
 	step(t, r, k, "the link is back", "+ 10.10.20.0/24: via 10.20.30.1 10.20.30.2\n")
 	r.SetIntents([]route.Intent{{Prefix: pfx("10.10.10.0/24"), Why: "pod subnet", Lacks: "forwarding is off"}})
 	step(t, r, k, "without its proof the subnet is no sink and not announced", "- 10.10.10.0/24: unreachable\n")
@@ -264,6 +266,25 @@ func TestAFlappingPeerDoesNotWearOutTheKernel(t *testing.T) {
 	})
 }
 
+func TestAPodsLinkIsNoReasonToReadEverything(t *testing.T) {
+	s, k, r := setup()
+	k.topo.Links = map[string]int{"ens18": 2}
+	s.learn("10.10.20.0/24", "10.20.30.1")
+	step(t, r, k, "start", "+ 10.10.10.0/24: unreachable\n+ 10.10.20.0/24: via 10.20.30.1\n")
+	reads, asked := k.reads, s.asked
+	k.topo.Links = map[string]int{"ens18": 2, "veth7": 9}
+	r.TopologyChanged(false)
+	step(t, r, k, "a link comes", "")
+	r.TopologyChanged(false)
+	step(t, r, k, "nothing changed", "")
+	if k.reads != reads || s.asked != asked {
+		t.Errorf("the kernel's table was read %d times, the speaker's %d", k.reads-reads, s.asked-asked)
+	}
+	k.topo.OnLink = []route.OnLink{{Prefix: pfx("10.20.30.0/24"), Link: 7}}
+	r.TopologyChanged(false)
+	step(t, r, k, "the uplink is another", "~ 10.10.20.0/24: via 10.20.30.1 -> via 10.20.30.1\n")
+}
+
 func TestSweep(t *testing.T) {
 	t.Run("what was left is kept until all peers have told everything", func(t *testing.T) {
 		s, k, r := setup("10.10.20.0/24", "10.10.30.0/24", "10.10.40.0/24")
@@ -313,7 +334,12 @@ func TestRefusedByTheKernel(t *testing.T) {
 		t.Errorf("status hides the route that is not in the kernel: %v", got)
 	}
 	k.broken = errors.New("netlink is broken")
+	s.learn("10.10.20.0/24")
+	s.learn("10.10.30.0/24")
+	r.TopologyChanged(true)
 	if err := r.Sync(t.Context()); !errors.Is(err, k.broken) {
 		t.Errorf("got %v", err)
 	}
+	k.broken = nil
+	step(t, r, k, "what was withdrawn in a round that failed", "- 10.10.30.0/24: via 10.20.30.1\n")
 }

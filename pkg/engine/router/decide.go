@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package router
+
+import (
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/l3edge/l3edge/pkg/core/route"
+)
+
+// damp slows down what flaps.
+func (r *Router) damp(n *news) {
+	now := time.Now()
+	known := func(p netip.Prefix) bool { _, ok := r.desired[p]; return ok }
+	through, began, ended, next := r.damper.Pass(n.changed, known, now)
+	n.changed = through
+	r.tellEach(slog.LevelWarn, "prefix flaps: followed once a second until it is calm", began)
+	r.tellEach(slog.LevelInfo, "prefix is calm again", ended)
+	if !next.IsZero() && r.o.Wake != nil {
+		r.o.Wake(next.Sub(now))
+	}
+}
+
+// decideAll decides anew from everything. What was withdrawn is in changed, so that nothing else can be left over.
+func (r *Router) decideAll(pol route.Policy, intents []route.Intent, changed []route.Learned) {
+	d := route.Compute(route.Input{Intents: intents})
+	for p, e := range r.desired {
+		if e.Unreachable() {
+			delete(r.desired, p)
+		}
+	}
+	if r.desired == nil {
+		r.desired = route.FIB{}
+	}
+	maps.Copy(r.desired, d.FIB)
+	r.decision = d
+	r.decision.FIB = nil
+	r.decideSome(pol, changed)
+	r.decideSome(pol, r.o.Speaker.Learned())
+}
+
+func (r *Router) decideSome(pol route.Policy, changed []route.Learned) {
+	var fresh []route.Refused
+	for _, l := range changed {
+		p := l.Prefix
+		entry, refused := route.Choose(pol, r.resolver, l)
+		if len(refused) > 0 {
+			fresh = append(fresh, unknown(r.refused[p], refused)...)
+			r.refused[p] = refused
+		} else if len(r.refused) > 0 {
+			delete(r.refused, p)
+		}
+		if sink, ok := r.desired[p]; ok && sink.Unreachable() {
+			continue // a sink of our own is never replaced by something learned
+		}
+		if entry.Unreachable() {
+			delete(r.desired, p)
+		} else {
+			r.desired[p] = entry
+		}
+	}
+	r.tellRefused(fresh)
+}
+
+// sweep ends the protection of what an earlier process left, once all peers have told everything or time is up.
+func (r *Router) sweep() bool {
+	if r.swept || !r.o.Speaker.Synced() && time.Since(r.started) < r.o.SweepAfter {
+		return false
+	}
+	r.swept = true
+	if n := len(r.stale); n > 0 {
+		r.o.Log.Info("stale routes swept", "count", n, "synced", r.o.Speaker.Synced())
+	}
+	r.stale = nil
+	return true
+}
+
+// wanted is desired and what is still protected.
+func (r *Router) wanted() route.FIB {
+	if len(r.stale) == 0 {
+		return r.desired
+	}
+	w := maps.Clone(r.desired)
+	for p := range r.stale {
+		if have, ok := r.actual[p]; ok {
+			if _, ok := w[p]; !ok {
+				w[p] = have
+			}
+		}
+	}
+	return w
+}
+
+// planFor looks only at the prefixes that were spoken about.
+func (r *Router) planFor(n news) route.Plan {
+	plan := make(route.Plan, 0, len(n.changed)+len(n.gone))
+	for _, l := range n.changed {
+		plan = route.Step(plan, l.Prefix, r.desired, r.actual)
+	}
+	for _, p := range n.gone {
+		if !slices.ContainsFunc(plan, func(c route.Change) bool { return c.Prefix == p }) {
+			plan = route.Step(plan, p, r.desired, r.actual)
+		}
+	}
+	plan.Sort()
+	return plan
+}

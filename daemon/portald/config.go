@@ -16,24 +16,27 @@ import (
 
 	"github.com/l3edge/l3edge/pkg/core/mark"
 	"github.com/l3edge/l3edge/pkg/core/subnet"
+	"github.com/l3edge/l3edge/pkg/edge/kube"
 	"github.com/l3edge/l3edge/pkg/engine/portals"
 )
 
 // config is what the command line says, valid by construction.
 type config struct {
-	services  string
-	nets      []netip.Prefix
-	mode      portals.Mode
-	nodeFile  string
-	socket    string
-	remember  string // where the last good manifests are kept
-	portsFile string
-	metrics   string // host:port; empty: none
-	resync    time.Duration
-	drain     time.Duration
-	level     slog.Level
+	services   string
+	api        kube.Access // how to reach the API server, if it is the source
+	nets       []netip.Prefix
+	followNets bool // as the API server says, not nets
+	mode       portals.Mode
+	nodeFile   string
+	socket     string
+	remember   string // where the last good manifests are kept
+	portsFile  string
+	metrics    string // host:port; empty: none
+	resync     time.Duration
+	drain      time.Duration
+	level      slog.Level
 
-	dryRun, once, cleanup, version bool
+	kubernetes, dryRun, once, cleanup, version bool
 }
 
 // usageError is a mistake on the command line: exit code 2.
@@ -43,7 +46,10 @@ type usageError struct{ error }
 func flags(c *config, nets *string) *flag.FlagSet {
 	fs := flag.NewFlagSet("portald", flag.ContinueOnError)
 	fs.StringVar(&c.services, "services", "", "`directory` of Kubernetes v1 Service and discovery.k8s.io/v1 EndpointSlice manifests (*.yaml, *.yml, *.json); changes take effect at once")
-	fs.StringVar(nets, "portal-net", "10.100.0.0/16", "`prefixes` that cluster addresses of services come from, with commas between; must not overlap pod or host subnets")
+	fs.BoolVar(&c.kubernetes, "kubernetes", false, "read Services and EndpointSlices from the Kubernetes API server, by this pod's service account or --kubeconfig")
+	fs.StringVar(&c.api.Kubeconfig, "kubeconfig", "", "`file` that says how to reach the API server; implies --kubernetes")
+	fs.StringVar(&c.api.Server, "api-server", "", "`URL` of the API server itself: its service address cannot be used by whoever answers for it; implies --kubernetes")
+	fs.StringVar(nets, "portal-net", "10.100.0.0/16", "`prefixes` that cluster addresses of services come from, with commas between; must not overlap pod or host subnets; from the API server unless given with --kubernetes")
 	fs.StringVar((*string)(&c.mode), "mode", string(portals.NFTables), "answer in this `mode`: nftables, in the kernel, or userspace, by a proxy behind the iptables chains KUBE-PORTALS-*")
 	fs.StringVar(&c.nodeFile, "node-file", mark.NodeFile, "`file` in which routed describes the node; it may appear later")
 	fs.StringVar(&c.socket, "socket", mark.PortaldSocket, "control socket `path`")
@@ -76,14 +82,23 @@ func parse(args []string, stderr io.Writer) (config, error) {
 	if c.version {
 		return c, nil
 	}
+	var given bool
 	var errs []error
 	bad := func(format string, a ...any) { errs = append(errs, fmt.Errorf(format, a...)) }
 	if fs.NArg() > 0 {
 		bad("%q is not a command; there is only: portald status", fs.Arg(0))
 	}
-	if c.services == "" && !c.cleanup {
-		bad("--services: say where the manifests are, as in --services=/etc/l3edge/services")
+	c.kubernetes = c.kubernetes || c.api.Kubeconfig != "" || c.api.Server != ""
+	switch {
+	case c.services == "" && !c.kubernetes && !c.cleanup:
+		bad("--services: say where the manifests are, as in --services=/etc/l3edge/services, or --kubernetes")
+	case c.services != "" && c.kubernetes:
+		bad("--services and --kubernetes exclude each other")
+	case c.kubernetes && (c.dryRun || c.once):
+		bad("--dry-run and --once need --services")
 	}
+	fs.Visit(func(f *flag.Flag) { given = given || f.Name == "portal-net" })
+	c.followNets = c.kubernetes && !given
 	if c.mode != portals.NFTables && c.mode != portals.Userspace {
 		bad("--mode: %q is neither nftables nor userspace", c.mode)
 	}
@@ -137,7 +152,7 @@ func count(flags ...bool) (n int) {
 
 func help(fs *flag.FlagSet, w io.Writer) {
 	fmt.Fprint(w, "portald answers service addresses on this node.\n\n"+ //nolint:errcheck // help to a closed terminal
-		"  portald --services=DIR [flags]\n  portald status [--json] [--socket=PATH]\n\nFlags:\n")
+		"  portald --services=DIR [flags]\n  portald --kubernetes [flags]\n  portald status [--json] [--socket=PATH]\n\nFlags:\n")
 	fs.VisitAll(func(f *flag.Flag) {
 		kind, usage := flag.UnquoteUsage(f)
 		line := "  --" + f.Name

@@ -25,7 +25,7 @@ import (
 func TestParseReportsEveryMistake(t *testing.T) {
 	_, err := parse([]string{"--mode=ipvs", "--portal-net=10.100.0.1/16,nonsense,10.0.0.0/8,10.100.0.0/16", "--resync=-1s", "--drain=-1s", "--once", "--dry-run", "start"}, os.Stderr)
 	want := `"start" is not a command; there is only: portald status
---services: say where the manifests are, as in --services=/etc/l3edge/services
+--services: say where the manifests are, as in --services=/etc/l3edge/services, or --kubernetes
 --mode: "ipvs" is neither nftables nor userspace
 --dry-run, --once and --cleanup exclude each other
 --resync: -1s is negative

@@ -18,7 +18,6 @@ import (
 	"github.com/l3edge/l3edge/pkg/core/mark"
 	"github.com/l3edge/l3edge/pkg/core/node"
 	"github.com/l3edge/l3edge/pkg/core/portal"
-	"github.com/l3edge/l3edge/pkg/core/service"
 	"github.com/l3edge/l3edge/pkg/core/version"
 	"github.com/l3edge/l3edge/pkg/edge/conntrack"
 	"github.com/l3edge/l3edge/pkg/edge/control"
@@ -52,18 +51,18 @@ func wire(c config, log *slog.Logger, n node.Node, m *manager) *wiring {
 		log.Warn("connections are not limited", "error", err)
 	}
 	po := proxy.Options{Log: log, Ports: known, Drain: c.drain, MaxConns: limit}
-	o := portals.Options{Mode: c.mode, Nets: c.nets, Node: n, Log: log}
+	o := portals.Options{Mode: c.mode, Nets: c.firstNets(), Node: n, Log: log}
 	if m != nil {
 		po.Keeper, o.Settled = m, m.settle
 	}
 	w := &wiring{c: c, log: log, kernel: new(nftables)}
 	w.user = &userspace{proxy: proxy.New(po), file: ports, families: map[bool]*ipt.Family{}}
 	o.Kernel, o.Proxy = w.kernel, w.user
-	o.Prepare = func(n node.Node) error {
-		if err := checkNets(c.nets, n); err != nil {
+	o.Prepare = func(n node.Node, nets []netip.Prefix) error {
+		if err := checkNets(nets, n); err != nil {
 			return err
 		}
-		return ensureReachable(log, c.nets, n)
+		return ensureReachable(log, nets, n)
 	}
 	w.beacon = portals.NewBeacon(func() error { return w.keeper.Healthy() })
 	o.HealthPorts = w.beacon.Apply
@@ -100,7 +99,10 @@ func serve(ctx context.Context, c config, stderr io.Writer) error {
 	if err != nil {
 		return errors.Join(err, l.Close())
 	}
-	tasks := w.tasks(l)
+	tasks, err := w.tasks(l)
+	if err != nil {
+		return errors.Join(err, l.Close())
+	}
 	if c.metrics != "" {
 		ml, err := net.Listen("tcp", c.metrics)
 		if err != nil {
@@ -108,7 +110,7 @@ func serve(ctx context.Context, c config, stderr io.Writer) error {
 		}
 		tasks = append(tasks, task.Task{Name: "metrics", Run: func(ctx context.Context) error { return serveTCP(ctx, ml, metricsHandler(w.keeper)) }})
 	}
-	log.Info("portald started", "version", version.Version, "mode", c.mode, "services", c.services, "portalNet", join(c.nets))
+	log.Info("portald started", "version", version.Version, "mode", c.mode, "services", c.source(), "portalNet", c.portalNet())
 	defer log.Info("portald stopped")
 	defer context.AfterFunc(ctx, func() { _ = m.store.Stopping() })() // only a courtesy
 	return task.Run(ctx, log, tasks...)
@@ -118,7 +120,7 @@ func serve(ctx context.Context, c config, stderr io.Writer) error {
 func prepare(c config, log *slog.Logger) (*wiring, *manager, error) {
 	n, missing, err := readNode(c.nodeFile)
 	if err == nil {
-		err = checkNets(c.nets, n)
+		err = checkNets(c.firstNets(), n)
 	}
 	if err != nil {
 		return nil, nil, err
@@ -133,15 +135,13 @@ func prepare(c config, log *slog.Logger) (*wiring, *manager, error) {
 	return wire(c, log, n, m), m, nil
 }
 
-func (w *wiring) tasks(l net.Listener) []task.Task {
+func (w *wiring) tasks(l net.Listener) ([]task.Task, error) {
 	sync := loop.New(loop.Options{Name: "portals", Sync: w.keeper.Sync, Log: w.log, Resync: w.c.resync})
-	watch := func(ctx context.Context) error {
-		return file.Watch(ctx, w.c.services, w.c.remember, func(d service.Delta, err error) {
-			w.keeper.Change(d, err)
-			sync.Trigger()
-		})
+	sources, err := w.follow(sync.Trigger)
+	if err != nil {
+		return nil, err
 	}
-	return []task.Task{
+	return append(sources, []task.Task{
 		{Name: "proxy", Run: w.user.proxy.Run},
 		{Name: "health ports", Run: w.beacon.Run},
 		{Name: "sync", Run: sync.Run},
@@ -151,10 +151,9 @@ func (w *wiring) tasks(l net.Listener) []task.Task {
 				sync.Trigger()
 			})
 		}},
-		{Name: "manifests", Run: watch},
 		{Name: "node file", Run: func(ctx context.Context) error { return w.watchNode(ctx, sync.Trigger) }},
 		{Name: "control", Run: func(ctx context.Context) error { return control.Serve(ctx, l, controlHandler(w.keeper)) }},
-	}
+	}...), nil
 }
 
 // watchNode follows the node file. It asks for it now and then: it changes perhaps once in a node's life.

@@ -20,6 +20,7 @@ type Node struct {
 	Addresses       []netip.Addr   `json:"addresses,omitempty"`       // the node's own, primary first
 	Uplink          string         `json:"uplink,omitempty"`          // interface of the default route
 	MTU             int            `json:"mtu,omitempty"`             // of the uplink, bytes
+	Zone            string         `json:"zone,omitempty"`            // topology.kubernetes.io/zone; empty: unknown
 }
 
 // Parse reads a node file. Every mistake is reported, each with its place; on error the Node is zero.

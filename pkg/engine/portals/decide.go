@@ -9,7 +9,6 @@ import (
 	"iter"
 	"maps"
 
-	"github.com/l3edge/l3edge/pkg/core/node"
 	"github.com/l3edge/l3edge/pkg/core/portal"
 	"github.com/l3edge/l3edge/pkg/core/service"
 	"github.com/l3edge/l3edge/pkg/core/tuning"
@@ -214,8 +213,10 @@ func (d *decider) want() Desired {
 	return w
 }
 
-// options are those of the Tables of a node.
-func (k *Keeper) options(n node.Node) portal.Options { return portal.Options{Node: n, Nets: k.o.Nets} }
+// options are what is decided by. The caller holds mu.
+func (k *Keeper) options() portal.Options {
+	return portal.Options{Node: k.node, Nets: k.nets, Zone: k.node.Zone}
+}
 
 // flatten lists the errors that errors.Join has joined.
 func flatten(err error) []error {

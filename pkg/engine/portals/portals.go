@@ -43,14 +43,14 @@ type Proxy interface {
 // Options wire a Keeper. All but the functions are needed.
 type Options struct {
 	Mode   Mode           // of services that do not say
-	Nets   []netip.Prefix // portal nets
+	Nets   []netip.Prefix // portal nets, as known at start
 	Node   node.Node      // as known at start
 	Kernel Plane
 	Proxy  Proxy
 	Log    *slog.Logger
 
 	// Prepare makes the host fit for portals, or tells why nothing may be programmed on it. It runs before each Sync.
-	Prepare func(node.Node) error
+	Prepare func(node.Node, []netip.Prefix) error
 	// HealthPorts opens the health check ports of services and reports those that cannot be; nil: they stay closed.
 	HealthPorts func(map[uint16]HealthPort) []error
 	// Flows ends those UDP flows, sent to one address and answered by another, of which stale says so; nil: they stay.
@@ -71,13 +71,15 @@ type Keeper struct {
 	flowsError string         // why stale flows could not be forgotten; empty: they were
 	portErrors []error        // health ports that are closed
 
-	mu         sync.Mutex    // guards the rest; what d holds is changed by Sync alone, with mu, and read by Sync also without
-	d          *decider      // for decided; nil: no source has said anything
-	decided    node.Node     // the node as d has it
-	told       bool          // a source has said something
-	delta      service.Delta // what it said and d does not know
-	source     error         // what is wrong with the sources
+	mu         sync.Mutex     // guards the rest; what d holds is changed by Sync alone, with mu, and read by Sync also without
+	d          *decider       // for decided; nil: no source has said anything
+	decided    node.Node      // the node as d has it
+	decidedFor []netip.Prefix // the portal nets as d has them
+	told       bool           // a source has said something
+	delta      service.Delta  // what it said and d does not know
+	source     error          // what is wrong with the sources
 	node       node.Node
+	nets       []netip.Prefix
 	distrust   bool      // others have changed our rules
 	news       uint64    // counts what the sources said
 	programmed uint64    // the news that are in force
@@ -93,7 +95,7 @@ type Keeper struct {
 
 // New returns a Keeper that has programmed nothing yet.
 func New(o Options) *Keeper {
-	return &Keeper{o: o, node: o.Node, idle: map[Plane]bool{}, delta: service.Delta{}}
+	return &Keeper{o: o, node: o.Node, nets: o.Nets, idle: map[Plane]bool{}, delta: service.Delta{}}
 }
 
 // Change takes in what has changed in what the sources say, and everything that is wrong with them. The first time it must
@@ -114,6 +116,18 @@ func (k *Keeper) SetNode(n node.Node) bool {
 		return false
 	}
 	k.node = n
+	k.pending()
+	return true
+}
+
+// SetNets takes in where Services get their addresses from now and reports whether that is news. Then a Sync must follow.
+func (k *Keeper) SetNets(nets []netip.Prefix) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if slices.Equal(nets, k.nets) {
+		return false
+	}
+	k.nets = nets
 	k.pending()
 	return true
 }
@@ -153,7 +167,7 @@ func (k *Keeper) Sync(ctx context.Context) error {
 		return nil
 	}
 	k.decide()
-	want, source, n, news := k.d.want(), k.source, k.node, k.news
+	want, source, n, nets, news := k.d.want(), k.source, k.node, k.nets, k.news
 	look := k.distrust || news == k.programmed
 	k.distrust = false
 	k.mu.Unlock()
@@ -161,7 +175,7 @@ func (k *Keeper) Sync(ctx context.Context) error {
 		k.portErrors, h.changed = k.o.HealthPorts(h.ports()), false
 	}
 	k.complain(slices.Concat(flatten(source), want.Problems, k.portErrors))
-	err := k.sync(ctx, want, n, look)
+	err := k.sync(ctx, want, n, nets, look)
 	k.syncTime.observe(time.Since(began))
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -183,18 +197,18 @@ func (k *Keeper) Sync(ctx context.Context) error {
 func (k *Keeper) decide() {
 	switch {
 	case k.d == nil:
-		k.d = newDecider(k.options(k.node), k.o.Mode)
-	case !slices.Equal(k.node.Encode(), k.decided.Encode()):
-		k.d, k.prepared = k.d.moved(k.options(k.node)), false
+		k.d = newDecider(k.options(), k.o.Mode)
+	case !slices.Equal(k.node.Encode(), k.decided.Encode()) || !slices.Equal(k.nets, k.decidedFor):
+		k.d, k.prepared = k.d.moved(k.options()), false
 	}
-	k.decided = k.node
+	k.decided, k.decidedFor = k.node, k.nets
 	k.d.update(k.delta)
 	k.delta = service.Delta{}
 }
 
-func (k *Keeper) sync(ctx context.Context, want Desired, n node.Node, look bool) error {
+func (k *Keeper) sync(ctx context.Context, want Desired, n node.Node, nets []netip.Prefix, look bool) error {
 	if k.o.Prepare != nil && (look || !k.prepared) {
-		if err := k.o.Prepare(n); err != nil {
+		if err := k.o.Prepare(n, nets); err != nil {
 			return err
 		}
 		k.prepared = true

@@ -273,7 +273,7 @@ func TestHealthFollowsTheKernel(t *testing.T) {
 		var check error
 		r := newRig(NFTables, func(o *Options) {
 			o.Settled = func() error { settled++; return nil }
-			o.Prepare = func(node.Node) error { return check }
+			o.Prepare = func(node.Node, []netip.Prefix) error { return check }
 		})
 		state := func(what string, synced bool, health string) {
 			t.Helper()

@@ -68,7 +68,7 @@ func (k *Keeper) Report() Report {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	r := Report{
-		Version: version.Version, Mode: k.o.Mode, LastSync: k.lastSync, LastError: k.lastError, Nets: k.o.Nets,
+		Version: version.Version, Mode: k.o.Mode, LastSync: k.lastSync, LastError: k.lastError, Nets: k.nets,
 		Synced:   !k.lastSync.IsZero() && (k.behind.IsZero() || k.lastError == "" && time.Since(k.behind) < moment),
 		Services: k.services, Portals: []Portal{}, Problems: append([]string{}, slices.Sorted(maps.Keys(k.problems))...),
 	}

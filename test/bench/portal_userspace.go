@@ -143,6 +143,9 @@ const (
 // compare measures all three in alternation.
 func (b *portalBench) compare(ctx context.Context, w *world, routes []proxyRoute) error {
 	names := []string{"portald", "haproxy", "plain"}
+	if err := w.answering(ctx, routes); err != nil {
+		return err
+	}
 	port := func(r proxyRoute, k int) netip.AddrPort {
 		return netip.AddrPortFrom(nodeInside, uint16([]int{r.ours, r.haproxy, r.plain}[k])) //nolint:gosec // a port
 	}
@@ -157,17 +160,23 @@ func (b *portalBench) compare(ctx context.Context, w *world, routes []proxyRoute
 		{"userspace-connection", Micros, routes[0], max(b.o.rounds/3, 5), connections},
 		{"userspace-64MiB", Millis, routes[1], max(b.o.rounds/5, 5), download},
 	} {
-		got := make([][]float64, len(names))
+		got, cpu := make([][]float64, len(names)), make([]time.Duration, len(names))
 		var runs []func() error
 		for k := range names {
 			runs = append(runs, func() error {
 				var v []float64
-				err := w.client.ns.Do(func() (err error) { v, err = m.run(port(m.route, k)); return err })
+				before, err := w.node.cpu()
+				if err != nil {
+					return err
+				}
+				err = w.client.ns.Do(func() (err error) { v, err = m.run(port(m.route, k)); return err })
 				if err != nil {
 					return fmt.Errorf("%s of %s: %w;%s", m.name, names[k], err, w.node.said())
 				}
 				got[k] = append(got[k], v...)
-				return ctx.Err()
+				after, err := w.node.cpu() // the other two do nothing meanwhile
+				cpu[k] += after - before
+				return errors.Join(err, ctx.Err())
 			})
 		}
 		if err := alternate(m.rounds, runs...); err != nil {
@@ -175,10 +184,33 @@ func (b *portalBench) compare(ctx context.Context, w *world, routes []proxyRoute
 		}
 		// "Not slower" on a machine whose figures come and go by three in a hundred.
 		for k := 1; k < len(names); k++ {
-			b.r.put(Bar{Name: m.name + "-vs-" + names[k], Unit: m.unit, Want: 0.97}, got[0], got[k])
+			bar := Bar{Name: m.name + "-vs-" + names[k], Unit: m.unit, Want: 0.97}
+			bar.fill(got[0], got[k])
+			bar.Ours.CPU, bar.Peer.CPU = cpu[0]/time.Duration(len(got[0])), cpu[k]/time.Duration(len(got[k]))
+			b.r.print(bar, fmt.Sprintf("; cpu of the proxy %s, %s", bar.Ours.CPU, bar.Peer.CPU))
 		}
 	}
 	return nil
+}
+
+// answering waits until every proxy accepts.
+func (w *world) answering(ctx context.Context, routes []proxyRoute) error {
+	return w.client.ns.Do(func() error {
+		for _, r := range routes {
+			for _, port := range []int{r.ours, r.haproxy, r.plain} {
+				at := netip.AddrPortFrom(nodeInside, uint16(port)) //nolint:gosec // a port
+				c, err := dialBlocking(at)
+				for start := time.Now(); err != nil; c, err = dialBlocking(at) {
+					if time.Since(start) > 10*time.Second || ctx.Err() != nil {
+						return fmt.Errorf("port %d: %w;%s", port, err, w.node.said())
+					}
+					sleep(ctx, 5*time.Millisecond)
+				}
+				c.close()
+			}
+		}
+		return nil
+	})
 }
 
 // caller is a blocking socket of the calling thread, so that Go's scheduler is not part of what is measured.
@@ -190,11 +222,8 @@ func dialBlocking(to netip.AddrPort) (caller, error) {
 		return 0, err
 	}
 	c := caller(fd)
-	limit := unix.Timeval{Sec: 5}
 	err = errors.Join(
 		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1),
-		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit),
-		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit),
 		unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}), // leave no TIME_WAIT
 		unix.Connect(fd, &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())}),
 	)

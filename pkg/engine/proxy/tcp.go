@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -108,10 +109,9 @@ func (f *front) note(err error, client netip.AddrPort) {
 }
 
 // pipe copies src to dst until src ends (then dst's peer is told so, and the other direction goes on) or either breaks
-// (then both are reset, so that no peer takes a broken stream for a whole one). Between two TCP connections io.Copy is
-// splice(2): the bytes never come to user space.
+// (then both are reset, so that no peer takes a broken stream for a whole one).
 func pipe(dst, src *net.TCPConn, bytes *atomic.Uint64) {
-	n, err := io.Copy(dst, src)
+	n, err := relay(dst, src)
 	bytes.Add(uint64(n)) //nolint:gosec // never negative
 	if err == nil {
 		err = dst.CloseWrite()
@@ -120,6 +120,45 @@ func pipe(dst, src *net.TCPConn, bytes *atomic.Uint64) {
 		reset(src)
 		reset(dst)
 	}
+}
+
+// A stream that fills bulkAfter chunks in a row goes on by splice(2).
+const (
+	chunk     = 16 << 10
+	bulkAfter = 4
+)
+
+var chunks = sync.Pool{New: func() any { b := make([]byte, chunk); return &b }}
+
+// relay copies src to dst until src ends. Requests and answers go by way of memory: that takes fewer system calls than
+// splice(2), and neither descriptors for its pipe nor, while nothing comes, memory. Of a stream that keeps the chunks full
+// the bytes never come to user space: between two TCP connections io.Copy is splice(2).
+func relay(dst, src *net.TCPConn) (n int64, err error) {
+	raw, err := src.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	in := newReceiver(raw, &chunks)
+	for full := 0; full < bulkAfter; {
+		buf, got, err := in.receive()
+		if err != nil {
+			return n, err
+		}
+		sent := 0
+		if got > 0 {
+			sent, err = dst.Write((*buf)[:got])
+		}
+		chunks.Put(buf)
+		n += int64(sent)
+		if got == 0 || err != nil {
+			return n, err
+		}
+		if full++; got < chunk {
+			full = 0
+		}
+	}
+	rest, err := io.Copy(dst, src)
+	return n + rest, err
 }
 
 // reset closes a connection so that its peer sees a reset, not an orderly end.

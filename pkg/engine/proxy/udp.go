@@ -147,12 +147,13 @@ func (f *front) replies(pc *net.UDPConn, client netip.AddrPort, s *session) {
 	if err != nil {
 		return
 	}
+	in := newReceiver(raw, &datagrams)
 	for {
 		idleAt := time.Unix(0, s.seen.Load()).Add(s.idle)
 		if err := s.conn.SetReadDeadline(idleAt); err != nil {
 			return
 		}
-		buf, n, err := receive(raw)
+		buf, n, err := in.receive()
 		if errors.Is(err, os.ErrDeadlineExceeded) && time.Unix(0, s.seen.Load()).Add(s.idle).After(time.Now()) {
 			continue // the client has sent meanwhile
 		}
@@ -167,29 +168,6 @@ func (f *front) replies(pc *net.UDPConn, client netip.AddrPort, s *session) {
 		}
 		f.count.out.Add(uint64(n)) //nolint:gosec // never negative
 	}
-}
-
-// receive reads one datagram into a buffer that it takes from the pool only when there is something to read, so that
-// thousands of idle sessions cost no buffers. The caller puts the buffer back unless there is an error.
-func receive(raw syscall.RawConn) (buf *[]byte, n int, err error) {
-	rerr := raw.Read(func(fd uintptr) bool {
-		buf = datagrams.Get().(*[]byte)
-		for {
-			n, err = syscall.Read(int(fd), *buf)
-			if err != syscall.EINTR { //nolint:errorlint // a bare errno from the kernel
-				break
-			}
-		}
-		if err != nil {
-			datagrams.Put(buf)
-			buf = nil
-		}
-		return err != syscall.EAGAIN //nolint:errorlint // a bare errno from the kernel
-	})
-	if rerr != nil {
-		return nil, 0, rerr
-	}
-	return buf, n, err
 }
 
 // wantPacketInfo asks the kernel to tell for each packet to which local address it came (ip(7), ipv6(7)).

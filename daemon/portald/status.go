@@ -22,11 +22,19 @@ import (
 	"github.com/l3edge/l3edge/pkg/engine/portals"
 )
 
+// longest is how long a caller waits for news of GET /vips before it hears that there are none.
+const longest = 30 * time.Second
+
 // controlHandler answers on the control socket.
 func controlHandler(k *portals.Keeper) *http.ServeMux {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { control.WriteJSON(w, k.Report()) })
 	mux.HandleFunc("GET /portals", func(w http.ResponseWriter, _ *http.Request) { control.WriteJSON(w, k.Report().Portals) })
+	mux.HandleFunc("GET /vips", func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), longest)
+		defer cancel()
+		control.WriteJSON(w, k.VIPs(ctx, r.URL.Query().Get("after")))
+	})
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) {
 		if err := k.Healthy(); err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)

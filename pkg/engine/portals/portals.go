@@ -61,8 +61,9 @@ type Options struct {
 
 // Keeper keeps the data planes of one node as the sources said last.
 type Keeper struct {
-	o    Options
-	once sync.Once // Settled
+	o     Options
+	once  sync.Once // Settled
+	moved rings     // when what is in force has changed
 	meter
 
 	// Owned by Sync.
@@ -177,6 +178,7 @@ func (k *Keeper) Sync(ctx context.Context) error {
 	k.complain(slices.Concat(flatten(source), want.Problems, k.portErrors))
 	err := k.sync(ctx, want, n, nets, look)
 	k.syncTime.observe(time.Since(began))
+	defer k.moved.ring()
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if err != nil {

@@ -69,7 +69,7 @@ func (k *Keeper) Report() Report {
 	defer k.mu.Unlock()
 	r := Report{
 		Version: version.Version, Mode: k.o.Mode, LastSync: k.lastSync, LastError: k.lastError, Nets: k.nets,
-		Synced:   !k.lastSync.IsZero() && (k.behind.IsZero() || k.lastError == "" && time.Since(k.behind) < moment),
+		Synced:   k.synced(),
 		Services: k.services, Portals: []Portal{}, Problems: append([]string{}, slices.Sorted(maps.Keys(k.problems))...),
 	}
 	if k.d == nil {
@@ -92,6 +92,11 @@ func (k *Keeper) Report() Report {
 		r.Portals = append(r.Portals, one)
 	}
 	return r
+}
+
+// synced reports that what the sources say is in force, or is about to be within a moment. The caller holds mu.
+func (k *Keeper) synced() bool {
+	return !k.lastSync.IsZero() && (k.behind.IsZero() || k.lastError == "" && time.Since(k.behind) < moment)
 }
 
 // held lists what is in force.

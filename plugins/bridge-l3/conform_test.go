@@ -346,8 +346,8 @@ func TestOtherPluginsWorkOnOurResult(t *testing.T) {
 	}
 	var lis net.Listener
 	nstest.Do(t, l.node, func() (err error) { lis, err = net.Listen("tcp", "10.10.10.1:0"); return err })
-	defer lis.Close()                                          //nolint:errcheck // a test
-	if !connects(t, p.ns, "10.10.10.2", lis.Addr().String()) { // sbr routes by source, so it has to be said
+	defer lis.Close()                                         //nolint:errcheck // a test
+	if !reaches(t, p.ns, "10.10.10.2", lis.Addr().String()) { // sbr routes by source, so it has to be said
 		t.Error("the pod does not reach its gateway")
 	}
 	for i := range len(chain) {

@@ -304,7 +304,7 @@ nft 'table inet t { chain f { type filter hook forward priority 0; ip daddr 10.1
 	nstest.Run(t, l.node, "nft", "delete table inet t")
 	for range 2 { // the second time as well: no redirect has shown the pod another way
 		for _, s := range servers {
-			if !connects(t, a.ns, "", s) {
+			if !reaches(t, a.ns, "", s) {
 				t.Errorf("%s is not reached through the node", s)
 			}
 		}
@@ -671,9 +671,6 @@ func TestIPv6IsThereAtOnce(t *testing.T) {
 				t.Errorf("%s: tentative right after ADD:\n%s", id, out)
 			}
 		}
-		if c := connects(t, l.node, "", "[fd00:10::1]:1"); c {
-			t.Error("somebody listens")
-		}
 		reach(t, p.ns, l.node, "fd00:10::1")
 		if out := nstest.Sh(t, p.ns, "cat /proc/sys/net/ipv6/conf/eth0/accept_ra"); out != "0\n" {
 			t.Errorf("accept_ra is %s: a pod could take its routes from another one", out)
@@ -716,6 +713,17 @@ func connects(t testing.TB, from *netns.Handle, source, server string) bool {
 	return err == nil
 }
 
+// reaches is connects with the patience that a loaded machine asks for.
+func reaches(t testing.TB, from *netns.Handle, source, server string) bool {
+	t.Helper()
+	for range 12 {
+		if connects(t, from, source, server) {
+			return true
+		}
+	}
+	return false
+}
+
 func TestSourceCheckBindsAPodToItsAddresses(t *testing.T) {
 	l := newLab(t, `"ranges":[[{"subnet":"10.10.10.0/24"}],[{"subnet":"fd00:10::/64"}]],"sourceCheck":true`)
 	a, b := l.pod("a"), l.pod("b")
@@ -732,8 +740,12 @@ func TestSourceCheckBindsAPodToItsAddresses(t *testing.T) {
 		source, server string
 		want           bool
 	}{{"10.10.10.2", v4, true}, {"fd00:10::2", v6, true}, {"10.10.10.99", v4, false}, {"fd00:10::99", v6, false}} {
-		if got := connects(t, a.ns, row.source, row.server); got != row.want {
-			t.Errorf("%s to %s: %t, want %t", row.source, row.server, got, row.want)
+		try := connects
+		if row.want {
+			try = reaches
+		}
+		if try(t, a.ns, row.source, row.server) != row.want {
+			t.Errorf("%s to %s: connected is not %t", row.source, row.server, row.want)
 		}
 	}
 	// a says that b's addresses are at a's MAC
@@ -786,7 +798,7 @@ func TestMACSpoofCheckBindsAPodToItsMAC(t *testing.T) {
 	nstest.Do(t, l.node, func() (err error) { lis, err = net.Listen("tcp", "10.10.10.1:0"); return err })
 	defer lis.Close() //nolint:errcheck // a test
 	nstest.Sh(t, p.ns, "ip addr add 10.10.10.99/24 dev eth0")
-	if !connects(t, p.ns, "10.10.10.2", lis.Addr().String()) || !connects(t, p.ns, "10.10.10.99", lis.Addr().String()) {
+	if !reaches(t, p.ns, "10.10.10.2", lis.Addr().String()) || !reaches(t, p.ns, "10.10.10.99", lis.Addr().String()) {
 		t.Error("the pod's own MAC does not pass")
 	}
 	nstest.Run(t, p.ns, "ip", "link", "set", "eth0", "address", "02:00:00:00:00:01")

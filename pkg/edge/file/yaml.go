@@ -14,7 +14,7 @@ func plain(text []byte) (json []byte, ok bool) {
 	if bytes.ContainsFunc(text, func(r rune) bool { return r != '\n' && (r < ' ' || r > '~') }) {
 		return nil, false
 	}
-	y := blocks{out: make([]byte, 0, len(text)+len(text)/4)}
+	y := blocks{out: make([]byte, 0, len(text)+len(text)/4), lines: make([]yamlRow, 0, bytes.Count(text, []byte("\n"))+1)}
 	for len(text) > 0 {
 		line := text
 		if i := bytes.IndexByte(text, '\n'); i >= 0 {

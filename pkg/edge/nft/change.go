@@ -14,28 +14,23 @@ type change struct {
 	had, has bool
 }
 
-// phases orders changes so that a packet between any two of them finds what it was promised: endpoints before the chain
+// phase orders changes so that a packet between any two of them finds what it was promised: endpoints before the chain
 // that draws one of them, chains up before and down after. All of it is one transaction unless it is too large for one.
-func phases(cs []change) [3][]change {
-	var out [3][]change
-	for _, c := range cs {
-		switch c.set {
-		case setSvc, setOut, setNone, setNoneOut, setKeep:
-			out[1] = append(out[1], c)
-		default:
-			if c.has {
-				out[0] = append(out[0], c)
-			} else {
-				out[2] = append(out[2], c)
-			}
-		}
+func (c change) phase() int {
+	switch {
+	case c.set == setSvc, c.set == setOut, c.set == setNone, c.set == setNoneOut, c.set == setKeep:
+		return 1
+	case c.has:
+		return 0
 	}
-	for _, p := range out {
-		slices.SortFunc(p, func(a, b change) int {
-			return cmp.Or(cmp.Compare(a.set, b.set), cmp.Compare(a.key, b.key), cmp.Compare(a.mark, b.mark), cmp.Compare(a.end, b.end))
-		})
-	}
-	return out
+	return 2
+}
+
+// order sorts changes by phase, and so that those of one set stand together.
+func order(cs []change) {
+	slices.SortFunc(cs, func(a, b change) int {
+		return cmp.Or(cmp.Compare(a.phase(), b.phase()), cmp.Compare(a.set, b.set), cmp.Compare(a.key, b.key), cmp.Compare(a.mark, b.mark), cmp.Compare(a.end, b.end))
+	})
 }
 
 // Elements in one message: its list is an attribute, whose length is 16 bits.
@@ -46,8 +41,15 @@ const elemSize = 2 * 112
 
 // write appends the changes to b in order; flush is called when b is full and must empty it.
 func (t *table) write(b *batch, limit int, cs []change, flush func() error) error {
-	for _, phase := range phases(cs) {
-		for len(phase) > 0 {
+	order(cs)
+	for len(cs) > 0 {
+		now := cs[0].phase()
+		end := slices.IndexFunc(cs, func(c change) bool { return c.phase() != now })
+		if end < 0 {
+			end = len(cs)
+		}
+		phase := cs[:end]
+		for cs = cs[end:]; len(phase) > 0; {
 			room := (limit - len(b.e.b)) / elemSize
 			if room < 1 && b.n > 0 {
 				if err := flush(); err != nil {

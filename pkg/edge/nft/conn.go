@@ -19,6 +19,8 @@ type conn struct {
 	limit int // bytes that one transaction may have
 	seq   uint32
 	buf   []byte
+
+	commits uint32 // transactions that the kernel took
 }
 
 const (
@@ -72,6 +74,7 @@ func (c *conn) commit(b *batch) error {
 			if !acked {
 				return errUnknown
 			}
+			c.commits++
 			return nil
 		case errors.Is(err, unix.ENOBUFS):
 			return errUnknown

@@ -17,6 +17,7 @@ import (
 type DataPlane struct {
 	c      *conn
 	tables []*table
+	gen    uint32 // of the ruleset when it was as the tables are known to be; 0: unknown
 }
 
 // New returns a data plane for the namespace of the calling thread. It changes nothing yet.
@@ -28,8 +29,12 @@ func New() (*DataPlane, error) {
 	return &DataPlane{c: c, tables: []*table{services(ip4), services(ip6)}}, nil
 }
 
-// Forget makes the next Apply read what the kernel has, as the first one did.
+// Forget makes the next Apply read what the kernel has, as the first one did, unless nobody has changed any rule since.
 func (d *DataPlane) Forget() {
+	if gen, err := d.c.generation(); err == nil && gen != 0 && gen == d.gen {
+		return
+	}
+	d.gen = 0
 	for _, tab := range d.tables {
 		tab.known, tab.unused = false, false
 	}
@@ -42,11 +47,18 @@ func (d *DataPlane) Close() error { return d.c.close() }
 // large for one). The first Apply reads what the kernel has and changes only what is not right. After an error the next
 // Apply reads again, whatever state the kernel was left in.
 func (d *DataPlane) Apply(ctx context.Context, t portal.Table) error {
+	began, err := d.c.generation()
+	if err != nil {
+		return fmt.Errorf("program tables %s: %w", d.tables[0].name, err)
+	}
+	trusted, looked := began != 0 && began == d.gen, true
+	d.gen, d.c.commits = 0, 0
 	var errs []error
 	for _, tab := range d.tables {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
+		looked = looked && !tab.known
 		err := d.apply(tab, t)
 		if err != nil && tab.known { // somebody else changed our table, or an answer was lost: look and try again
 			tab.known = false
@@ -57,7 +69,13 @@ func (d *DataPlane) Apply(ctx context.Context, t portal.Table) error {
 			errs = append(errs, fmt.Errorf("program table %s %s: %w", tab.f.name, tab.name, err))
 		}
 	}
-	return errors.Join(errs...)
+	if len(errs) > 0 {
+		return errors.Join(errs...)
+	}
+	if ended, err := d.c.generation(); err == nil && (trusted || looked) && ended == began+d.c.commits {
+		d.gen = ended // whatever happened since we began was ours
+	}
+	return nil
 }
 
 func (d *DataPlane) apply(tab *table, next portal.Table) error {
@@ -83,20 +101,7 @@ func (d *DataPlane) apply(tab *table, next portal.Table) error {
 		}
 		cs = compareElems(want, have)
 	}
-	for _, name := range tab.needed(cs) {
-		tab.putChain(&b, tab.f.class(name))
-		tab.classes[name] = true
-	}
-	flush := func() error {
-		err := d.c.commit(&b)
-		b = batch{}
-		return err
-	}
-	err := tab.write(&b, d.c.limit, cs, flush)
-	if err == nil {
-		err = flush()
-	}
-	if err != nil {
+	if err := d.write(tab, &b, cs); err != nil {
 		return err
 	}
 	tab.known, tab.unused, tab.last, tab.refs = true, false, next, refs
@@ -105,6 +110,23 @@ func (d *DataPlane) apply(tab *table, next portal.Table) error {
 		return d.sweep(tab, &next)
 	}
 	return nil
+}
+
+// write commits what b holds and the changes, with the chains that they lead to.
+func (d *DataPlane) write(tab *table, b *batch, cs []change) error {
+	for _, name := range tab.needed(cs) {
+		tab.putChain(b, tab.f.class(name))
+		tab.classes[name] = true
+	}
+	flush := func() error {
+		err := d.c.commit(b)
+		*b = batch{}
+		return err
+	}
+	if err := tab.write(b, d.c.limit, cs, flush); err != nil {
+		return err
+	}
+	return flush()
 }
 
 // used reports that the family has anything to do: a node without IPv6 services gets no IPv6 table.

@@ -34,6 +34,36 @@ func generation(t testing.TB, c *conn) uint32 {
 	return attrU32(msgs[0].body[4:], 1)
 }
 
+// What nobody has touched is not read again, however often somebody wants to be sure.
+func TestForgettingCostsNothingWhereNobodyChangedARule(t *testing.T) {
+	h := nstest.New(t)
+	d := plane(t, h)
+	m := portal.NewMemo(options())
+	apply(t, d, m.Compute(service.Snapshot(bulk(10, "0"))))
+	for i, step := range []struct {
+		name, others string
+		read         bool
+	}{
+		{"nobody", "", false},
+		{"still nobody", "", false},
+		{"others, elsewhere", "nft add table ip elsewhere", true},
+		{"nobody since", "", false},
+		{"others, in our table", "nft delete element ip l3edge vips { 10.100.0.1 }", true},
+		{"nobody since that was mended", "", false},
+	} {
+		if step.others != "" {
+			nstest.Run(t, h, "sh", "-c", step.others)
+		}
+		d.Forget()
+		if read := !d.tables[0].known; read != step.read {
+			t.Errorf("%s changed a rule: it is read again: %v", step.name, read)
+		}
+		tab := m.Compute(service.Snapshot(bulk(10, fmt.Sprint(i%3))))
+		apply(t, d, tab)
+		holds(t, d, tab)
+	}
+}
+
 // holds compares the kernel's elements with what the table should have.
 func holds(t testing.TB, d *DataPlane, want portal.Table) {
 	t.Helper()

@@ -50,7 +50,7 @@ func (t *table) wanted(next *portal.Table) (elems map[elemKey]string, refs map[e
 
 // compareElems lists what turns have into want.
 func compareElems(want, have map[elemKey]string) []change {
-	var cs []change
+	cs := make([]change, 0, max(len(want), len(have))-min(len(want), len(have))+4)
 	for k, v := range want {
 		old, ok := have[k]
 		if !ok || old != v {
@@ -74,7 +74,7 @@ func (t *table) step(next *portal.Table, changed []portal.Change) []change {
 		if !t.mine(c.Key) {
 			continue
 		}
-		have, want := map[elemKey]string{}, map[elemKey]string{}
+		have, want := make(map[elemKey]string, 8), make(map[elemKey]string, 8)
 		if c.Was != nil {
 			own(t.f, c.Key, *c.Was, func(e elemKey, v string) { have[e] = v })
 			shared(&t.last, c.Key, *c.Was, func(e elemKey) { refs[e]-- })

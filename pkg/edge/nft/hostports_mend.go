@@ -5,6 +5,7 @@ package nft
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -103,6 +104,12 @@ func (h *HostPorts) Check(ms []Mapping) error {
 		}
 	}
 	return nil
+}
+
+// ReachesItself reports that the pod may reach itself by its hostPorts.
+func (h *HostPorts) ReachesItself(pod netip.Addr) (found bool, err error) {
+	err = h.lookup(family4(pod), self(pod), func([]byte) { found = true })
+	return found, err
 }
 
 // ServicesStand reports that portald's table is there: it has programmed services since the machine started, and the

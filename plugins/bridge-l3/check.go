@@ -288,16 +288,23 @@ func status(c *cni.Call) error {
 			return cni.Errorf(cni.CodeNotAvailable, "the pool %s is full: %d of %d addresses in use", set[0].Subnet, used, size)
 		}
 	}
-	if !conf.Gateway {
-		return nil
-	}
 	host, err := rtnl.Dial()
 	if err != nil {
 		return cni.Errorf(cni.CodeNotAvailable, "%w", err)
 	}
 	defer host.Close()
-	if _, err := host.Link(conf.Bridge); errors.Is(err, rtnl.ErrNoLink) {
+	bridge, err := host.Link(conf.Bridge)
+	if errors.Is(err, rtnl.ErrNoLink) {
 		return nil // the first ADD makes it, and turns forwarding on
+	}
+	if err != nil || bridge.Kind != "bridge" {
+		return cni.Errorf(cni.CodeNotAvailable, "bridge: %s is not a bridge", conf.Bridge)
+	}
+	if (conf.VLAN.Access != 0 || len(conf.VLAN.Trunk) > 0) && !bridge.KnowsVLANs {
+		return cni.Errorf(cni.CodeNotAvailable, "vlan: %w", rtnl.ErrNoVLANs)
+	}
+	if !conf.Gateway {
+		return nil
 	}
 	v4, v6 := conf.Families()
 	for _, s := range attach.NodeSettings(v4, v6, true) {

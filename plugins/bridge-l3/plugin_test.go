@@ -480,6 +480,9 @@ func TestStatus(t *testing.T) {
 	l.must("STATUS", p)
 	nstest.Sh(t, l.node, "echo 0 >/proc/sys/net/ipv4/ip_forward")
 	l.refused("STATUS", p, 51, "ip_forward is 0")
+	nstest.Run(t, l.node, "ip", "link", "add", "x0", "type", "veth", "peer", "name", "x1")
+	l.keys = `"bridge":"x0","subnet":"10.0.0.0/29"`
+	l.refused("STATUS", p, 50, "x0 is not a bridge")
 	l.keys = `"nodeFile":"/nowhere/node.json"`
 	l.refused("STATUS", p, 50, "/nowhere/node.json is not there")
 }

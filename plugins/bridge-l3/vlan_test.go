@@ -28,6 +28,7 @@ func TestVLANs(t *testing.T) {
 		plain.add(other)
 		plain.keys = `"bridge":"docker0","subnet":"10.10.20.0/24","vlanTrunk":[{"id":7},{"minID":10,"maxID":11}]`
 		plain.refused("ADD", plain.pod("b"), 2, "vlanTrunk: [7 10 11]: this kernel's bridges know no VLANs")
+		plain.refused("STATUS", other, 50, "vlan: this kernel's bridges know no VLANs")
 		plain.must("DEL", p)
 		plain.keys = subnet4
 		plain.must("CHECK", other)
@@ -44,6 +45,7 @@ func TestVLANs(t *testing.T) {
 	}
 	reach(t, p.ns, l.node, "10.10.10.1")
 	l.must("CHECK", p)
+	l.must("STATUS", p)
 	other := newLab(t, `"bridge":"docker0","subnet":"10.10.10.0/24","vlan":6,"isGateway":false,"runtimeConfig":{"ips":["10.10.10.9"]}`)
 	other.node = l.node
 	b := other.pod("b")

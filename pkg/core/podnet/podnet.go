@@ -63,6 +63,9 @@ func Parse(keys rawjson.Object, ipRanges rawjson.Value) (Config, error) {
 	}
 	c.VLAN, more = raw.vlans(c.Gateway)
 	errs = append(errs, more...)
+	if c.Down && !c.NoAddress {
+		errs = append(errs, errors.New(`disableContainerInterface: needs "ipam": {}, as an interface that is left down has no use for an address`))
+	}
 	if c.CheckSource && len(c.VLAN.Trunk) > 0 {
 		errs = append(errs, errors.New("sourceCheck: excludes vlanTrunk, as the addresses that a pod has in a trunk's VLANs are its own choice"))
 	}

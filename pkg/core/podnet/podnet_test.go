@@ -112,6 +112,17 @@ func TestWhatTheKeysMean(t *testing.T) {
 	}
 }
 
+func TestAnInterfaceThatIsLeftDownHasNoAddress(t *testing.T) {
+	for config, ok := range map[string]bool{
+		`{"disableContainerInterface":true}`: false, `{"disableContainerInterface":true,"ipam":{"type":"elsewhere"}}`: false,
+		`{"disableContainerInterface":true,"ipam":{}}`: true, `{"disableContainerInterface":false}`: true,
+	} {
+		if c, err := parse(t, config); (err == nil) != ok || ok && c.Down != c.NoAddress {
+			t.Errorf("%s: %v", config, err)
+		}
+	}
+}
+
 func TestRoutesThatCannotBe(t *testing.T) {
 	_, err := parse(t, `{"ipam":{"routes":[{"dst":"10.0.0.0/8","gw":"fd00::1","mtu":-1,"advmss":70000,"table":-1,"scope":256},{"dst":5,"gw":"x"},7]}}`)
 	want := `ipam.routes[0].gw: fd00::1 is of another family than dst 10.0.0.0/8

@@ -36,6 +36,7 @@ type Link struct {
 	Hairpin       bool // as port of a bridge
 	Isolated      bool
 	Filtering     bool // bridge: keeps VLANs apart
+	KnowsVLANs    bool // bridge: could, in this kernel
 }
 
 // Link finds an interface by name; ErrNoLink when there is none.
@@ -133,8 +134,11 @@ func (l *Link) parseInfo(b []byte) {
 
 func (l *Link) parseBridge(b []byte) {
 	for kind, v := range attrs(b) {
-		if kind == bridgeVLANFiltering {
+		switch kind {
+		case bridgeVLANFiltering: // said by every kernel
 			l.Filtering = len(v) == 1 && v[0] != 0
+		case bridgeVLANProtocol: // said by one that can
+			l.KnowsVLANs = true
 		}
 	}
 }

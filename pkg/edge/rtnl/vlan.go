@@ -16,6 +16,7 @@ import (
 // Numbers of linux/if_bridge.h, linux/if_link.h and linux/rtnetlink.h that x/sys/unix lacks.
 const (
 	bridgeVLANFiltering = 7 // IFLA_BR_VLAN_FILTERING
+	bridgeVLANProtocol  = 8 // IFLA_BR_VLAN_PROTOCOL
 	bridgeVLANInfo      = 2 // IFLA_BRIDGE_VLAN_INFO
 	vlanPVID            = 1 << 1
 	vlanUntagged        = 1 << 2

@@ -81,6 +81,9 @@ func TestVLANsInTheKernel(t *testing.T) {
 		if err != nil {
 			return err
 		}
+		if br.KnowsVLANs != able {
+			t.Errorf("the bridge says that it knows VLANs: %t", br.KnowsVLANs)
+		}
 		want := attach.Port{Name: "v.p", VLANs: []attach.VLAN{{ID: 5, PVID: true, Untagged: true}, {ID: 10}, {ID: 11}, {ID: 12}}}
 		_, madeErr := c.MakeBridge(attach.Bridge{Name: "br.q", MTU: 1500, MAC: attach.MAC{2, 0, 0, 0, 0, 1}, Filtering: true})
 		err = errors.Join(madeErr, c.SetFiltering(br.Index), c.SetVLANs(port.Index, want))

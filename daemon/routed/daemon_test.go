@@ -16,6 +16,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -24,6 +25,7 @@ import (
 	"time"
 
 	"github.com/l3edge/l3edge/pkg/core/node"
+	"github.com/l3edge/l3edge/pkg/edge/bgp"
 	"github.com/l3edge/l3edge/pkg/edge/netns"
 	"github.com/l3edge/l3edge/pkg/edge/netns/nstest"
 )
@@ -193,7 +195,7 @@ func newLab(t *testing.T) lab {
 	return l
 }
 
-func (l lab) startNode(t *testing.T, n *host) {
+func (l lab) startNode(t *testing.T, n *host, more ...string) {
 	t.Helper()
 	peer, subnet := "10.20.30.1", "10.10.10.0/24"
 	switch n {
@@ -202,7 +204,7 @@ func (l lab) startNode(t *testing.T, n *host) {
 	case l.n3:
 		peer, subnet = "192.168.10.1", "10.10.30.0/24"
 	}
-	n.routed(t, "--peer="+peer, "--pod-subnet="+subnet)
+	n.routed(t, append([]string{"--peer=" + peer, "--pod-subnet=" + subnet}, more...)...)
 }
 
 // routers are the switches that a node must get along with.
@@ -286,7 +288,7 @@ func runFRR(t *testing.T, mls *host, conf string) {
 		start(t, mls.Handle, nil, lib+"bfdd", append([]string{"-f", dir + "/bfdd.conf", "-i", dir + "/bfdd.pid", "--bfdctl", dir + "/bfdd.sock"}, common...)...)
 		within(t, 10*time.Second, "bfdd", func() bool { _, err := os.Stat(dir + "/bfdd.vty"); return err == nil })
 	}
-	start(t, mls.Handle, nil, lib+"bgpd", append([]string{"-f", dir + "/bgpd.conf", "-i", dir + "/bgpd.pid", "-p", "179"}, common...)...)
+	mls.process = start(t, mls.Handle, nil, lib+"bgpd", append([]string{"-f", dir + "/bgpd.conf", "-i", dir + "/bgpd.pid", "-p", "179"}, common...)...)
 	listening(t, mls)
 }
 
@@ -432,17 +434,24 @@ func TestHandOver(t *testing.T) {
 
 // TestBFD cuts a node off without its noticing: its port leaves the switch's bridge, and the carrier stays.
 func TestBFD(t *testing.T) {
+	bfdUp := func(t *testing.T, h *host) bool {
+		st := h.status(t)
+		return slices.ContainsFunc(st.Sessions, func(x bgp.Session) bool { return x.BFD == "up" })
+	}
 	for _, r := range []struct {
 		name  string
 		start func(*testing.T, *host)
+		up    func(*testing.T, *host) bool
 	}{
 		{"embedded", func(t *testing.T, mls *host) {
 			conf := mls.dir + "/routed.yaml"
 			write(t, conf, "listenRanges: [10.20.30.0/24, 192.168.10.0/24]\nasn: 64512\naccept: [10.10.0.0/16]\nlistenGroup: nodes\ngroups: {nodes: {bfd: 50ms}}\n")
 			mls.routed(t, "--conf="+conf)
-		}},
+		}, bfdUp},
 		{"frr", func(t *testing.T, mls *host) {
 			startFRR(t, mls, " neighbor NODES bfd\n neighbor NODES bfd profile p\n")
+		}, func(t *testing.T, mls *host) bool {
+			return strings.Contains(mls.vtysh(t, "bfdd", "show bfd peers"), "Status: up")
 		}},
 	} {
 		t.Run(r.name, func(t *testing.T) {
@@ -452,7 +461,7 @@ func TestBFD(t *testing.T) {
 			l.startNode(t, l.n3)
 			up := func() bool { return l.mls.has(t, "10.10.10.0/24") && l.n1.has(t, "10.10.30.0/24") }
 			within(t, promised, "routes", up)
-			time.Sleep(2 * time.Second) // BFD comes up after the session; there is nothing to see it by
+			within(t, 5*time.Second, "BFD on both sides", func() bool { return r.up(t, l.mls) && bfdUp(t, l.n1) })
 			if !up() || l.n1.status(t).Sessions[0].Losses > 0 {
 				t.Fatalf("BFD took the session down by itself: %+v", l.n1.status(t).Sessions)
 			}

@@ -55,7 +55,7 @@ func newFlags() *flags {
 	s.BoolVar(&f.version, "version", false, "print the version and exit")
 	s.Usage = func() {
 		fmt.Fprintf(s.Output(), "routed announces this node's pod subnet by BGP and keeps the others' in the kernel.\n\n"+
-			"Usage:\n  routed --peer=NAME [flags]\n  routed status [--json] [--socket=path]\n  routed drain [--for=time] [--socket=path]\n  routed undrain [--socket=path]\n\nFlags:\n%s", s.FlagUsages())
+			"Usage:\n  routed --peer=NAME [flags]\n  routed status [--json] [--socket=path]\n  routed drain [--for=time] [--wait[=time]] [--socket=path]\n  routed undrain [--socket=path]\n\nFlags:\n%s", s.FlagUsages())
 	}
 	return f
 }

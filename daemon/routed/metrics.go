@@ -55,6 +55,12 @@ func (s Status) metrics() string {
 			fmt.Fprintf(&b, "%s{peer=%q} %d\n", m.name, x.Peer, m.value(x))
 		}
 	}
+	family("routed_session_bfd_up", "gauge", "1 when BFD hears the peer; only peers with BFD.")
+	for _, x := range s.Sessions {
+		if x.BFD != "" {
+			fmt.Fprintf(&b, "routed_session_bfd_up{peer=%q} %d\n", x.Peer, truth[x.BFD == "up"])
+		}
+	}
 	return b.String()
 }
 

@@ -5,6 +5,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"hash/crc32"
 	"net/http"
 	"os"
 	"strings"
@@ -16,7 +18,7 @@ import (
 	"github.com/l3edge/l3edge/pkg/edge/netns/nstest"
 )
 
-// fakePortald answers GET /status with text until stopped.
+// fakePortald answers GET /vips with text, as soon as it is not what the caller knows, until stopped.
 func fakePortald(t *testing.T, path string, text *atomic.Value) (stop func()) {
 	t.Helper()
 	l, err := control.Listen(path)
@@ -26,7 +28,17 @@ func fakePortald(t *testing.T, path string, text *atomic.Value) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(text.Load().(string))) })
+	mux.HandleFunc("GET /vips", func(w http.ResponseWriter, r *http.Request) {
+		for r.Context().Err() == nil {
+			now := text.Load().(string)
+			state := fmt.Sprintf("%x", crc32.ChecksumIEEE([]byte(now)))
+			if r.URL.Query().Get("after") != state {
+				_, _ = fmt.Fprintf(w, `{"state":%q,%s`, state, now[1:])
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+	})
 	go func() { done <- control.Serve(ctx, l, mux) }()
 	return func() { cancel(); <-done }
 }
@@ -39,8 +51,7 @@ func TestServiceAddresses(t *testing.T) {
 	startBird(t, l.mls)
 	socket := l.n1.dir + "/portald.sock"
 	var text atomic.Value
-	text.Store(`{"synced":true,"portalNets":["10.100.0.0/16"],"portals":[
-		{"vip":"10.100.87.105","endpoints":["10.10.10.2:8080"]},{"vip":"203.0.113.7","endpoints":[]}]}`)
+	text.Store(`{"synced":true,"portalNets":["10.100.0.0/16"],"vips":[{"vip":"203.0.113.7","ready":0}]}`)
 	l.n1.routed(t, "--peer=10.20.30.1", "--pod-subnet=10.10.10.0/24", "--announce-portal-net", "--announce-vips", "--portald-socket="+socket)
 	within(t, promised, "the pod subnet", func() bool { return l.mls.has(t, "10.10.10.0/24") })
 	within(t, promised, "without portald nothing else", func() bool {
@@ -50,8 +61,10 @@ func TestServiceAddresses(t *testing.T) {
 	within(t, promised, "the portal net, but no address without endpoint", func() bool {
 		return l.mls.has(t, "10.100.0.0/16 via 10.20.30.62") && !l.mls.has(t, "203.0.113.7")
 	})
-	text.Store(strings.Replace(text.Load().(string), "[]", `["10.10.10.2:8080"]`, 1))
-	within(t, promised, "the address", func() bool { return l.mls.has(t, "203.0.113.7 via 10.20.30.62") })
+	for _, ready := range []bool{true, false, true} { // far sooner than portald used to be asked
+		text.Store(fmt.Sprintf(`{"synced":true,"portalNets":["10.100.0.0/16"],"vips":[{"vip":"203.0.113.7","ready":%d}]}`, map[bool]int{true: 1}[ready]))
+		within(t, askPortald/2, fmt.Sprintf("the address, ready: %v", ready), func() bool { return l.mls.has(t, "203.0.113.7 via 10.20.30.62") == ready })
+	}
 
 	drained := make(chan error, 1)
 	go func() {

@@ -82,6 +82,8 @@ func watchFile(path string) (<-chan struct{}, func(), error) {
 
 // reload puts a changed configuration in force. A bad one, or one that needs a restart, leaves the last good one.
 func (d *wiring) reload() {
+	d.reloads.Lock()
+	defer d.reloads.Unlock()
 	old := d.conf.Load()
 	now, err := d.flags.config()
 	if err == nil {
@@ -100,6 +102,9 @@ func (d *wiring) reload() {
 	d.log.Info("configuration changed", "peers", len(now.peers), "podSubnets", now.podSubnets)
 	d.conf.Store(&now)
 	d.publish()
+	if d.speaker == nil {
+		return // it will begin with this
+	}
 	d.speaker.SetPeers(now.peers)
 	d.router.SetPolicy(policy(now))
 	d.router.SetIntents(d.intents())

@@ -86,6 +86,7 @@ func TestRestartsLoseNothing(t *testing.T) {
 	}{
 		{"a crash", []syscall.Signal{syscall.SIGKILL}},
 		{"a hand-over", []syscall.Signal{syscall.SIGUSR2}},
+		{"a stop that keeps", []syscall.Signal{syscall.SIGTERM}},
 		{"two crashes in a row", []syscall.Signal{syscall.SIGKILL, syscall.SIGKILL}},
 	}
 	for _, r := range routers {
@@ -93,7 +94,7 @@ func TestRestartsLoseNothing(t *testing.T) {
 			t.Parallel() // it mostly waits
 			l := newLab(t)
 			r.start(t, l.mls)
-			l.startNode(t, l.n1)
+			l.startNode(t, l.n1, "--on-stop=keep")
 			l.startNode(t, l.n3)
 			synced := func() bool {
 				st := l.n1.status(t)
@@ -105,7 +106,7 @@ func TestRestartsLoseNothing(t *testing.T) {
 				out := newStream(t, end.name+", outwards", l.n1, "10.10.10.1", l.n3, "10.10.30.1")
 				for _, sig := range end.signals {
 					l.n1.signal(t, sig)
-					l.startNode(t, l.n1)
+					l.startNode(t, l.n1, "--on-stop=keep")
 					within(t, 15*time.Second, "synced again", synced)
 				}
 				if n := in.lost(t) + out.lost(t); n > 0 {

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -56,6 +57,7 @@ func daemon(ctx context.Context, f *flags, cfg config, log *slog.Logger) error {
 		task.Task{Name: "watchdog", Run: d.watchdog},
 		task.Task{Name: "control", Run: func(ctx context.Context) error { return serve(ctx, socket, d) }},
 		task.Task{Name: "metrics", Run: d.serveMetrics},
+		task.Task{Name: "configuration", Run: d.followConfig},
 		task.Task{Name: "routing", Run: func(ctx context.Context) error { return d.run(ctx, watch) }},
 	)
 }
@@ -69,10 +71,12 @@ func together(ctx context.Context, tasks ...task.Task) error {
 type wiring struct {
 	flags *flags // to read the configuration again
 	conf  atomic.Pointer[config]
-	log   *slog.Logger
-	table *fib.Table
-	state *state
-	stop  context.CancelFunc // ends everything
+	// reloads keeps one reload from overlapping with another, or with the parts being made.
+	reloads sync.Mutex
+	log     *slog.Logger
+	table   *fib.Table
+	state   *state
+	stop    context.CancelFunc // ends everything
 	// handedOver says that peers and kernel keep everything after the end.
 	handedOver atomic.Bool
 	id         identity
@@ -92,18 +96,20 @@ func (d *wiring) run(ctx context.Context, watch *fib.Watch) error {
 		return watch.Close()
 	}
 	d.id = id
-	if err := d.assemble(id); err != nil {
+	d.reloads.Lock() // one between here and there would be lost
+	err := d.assemble(id)
+	d.reloads.Unlock()
+	if err != nil {
 		return err
 	}
 	d.publish()
-	err := together(ctx,
+	err = together(ctx,
 		task.Task{Name: "speaker", Run: d.speaker.Run},
 		task.Task{Name: "routes", Run: d.keepRoutes},
 		task.Task{Name: "watch", Run: func(ctx context.Context) error {
 			return watch.Run(ctx, func(e fib.Event) { d.heard(e) })
 		}},
 		task.Task{Name: "portals", Run: d.followPortald},
-		task.Task{Name: "configuration", Run: d.followConfig},
 	)
 	if ctx.Err() == nil || d.handedOver.Load() { // a failing process leaves everything to its successor, too
 		return err

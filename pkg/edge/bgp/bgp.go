@@ -112,8 +112,9 @@ type Session struct {
 	Dynamic  bool       `json:"dynamic,omitempty"`
 	In       uint64     `json:"prefixesIn"`
 	Out      uint64     `json:"prefixesOut"`
-	Losses   uint64     `json:"losses"` // times that it was established and lost
-	Synced   bool       `json:"synced"` // it has sent all it has (End-of-RIB)
+	Losses   uint64     `json:"losses"`        // times that it was established and lost
+	Synced   bool       `json:"synced"`        // it has sent all it has (End-of-RIB)
+	BFD      string     `json:"bfd,omitempty"` // up, down, init or admin-down, where it is on
 	// Kept says that it is lost, and that what it told stays in use while it may be restarting (RFC 4724).
 	Kept bool `json:"kept,omitempty"`
 }
@@ -128,6 +129,7 @@ type Speaker struct {
 	ready     chan struct{} // closed by the first Announce
 	begin     func()
 	keep      atomic.Bool
+	ending    atomic.Bool // by our own will: nobody needs to be told that sessions end
 	peers     chan []Peer // a new set, from SetPeers
 
 	learned  table
@@ -198,6 +200,7 @@ func (s *Speaker) Run(ctx context.Context) error {
 	}
 	close(s.started)
 	err := s.keepPeers(ctx)
+	s.ending.Store(true)
 	s.sayGoodbye()
 	stop := s.srv.StopBgp(context.WithoutCancel(ctx), &api.StopBgpRequest{AllowGracefulRestart: s.keep.Load()})
 	if stop != nil {

@@ -244,7 +244,19 @@ func (s *Speaker) Sessions(ctx context.Context) ([]Session, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list peers: %w", err)
 	}
+	s.srv.ListBfdPeer(ctx, func(addr string, st *api.BfdPeerState) {
+		for i := range out {
+			if out[i].Address.String() == addr {
+				out[i].BFD = bfdStates[st.GetSessionState()]
+			}
+		}
+	})
 	return out, nil
+}
+
+var bfdStates = map[api.BfdSessionState]string{
+	api.BfdSessionState_BFD_SESSION_STATE_UP: "up", api.BfdSessionState_BFD_SESSION_STATE_DOWN: "down",
+	api.BfdSessionState_BFD_SESSION_STATE_INIT: "init", api.BfdSessionState_BFD_SESSION_STATE_ADMIN_DOWN: "admin-down",
 }
 
 // report notes why a configured peer has no session and tells whoever listens, once per reason.
@@ -311,7 +323,7 @@ func (s *Speaker) peerEvent(ev *apiutil.WatchEventMessage_PeerEvent, _ time.Time
 		}
 		x.State = state
 	})
-	if changed && (state == Established || state == Idle && x.Problem != "") {
+	if changed && !s.ending.Load() && (state == Established || state == Idle && x.Problem != "") {
 		s.onSession(x)
 	}
 	if changed && state == Established {

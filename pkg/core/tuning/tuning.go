@@ -19,13 +19,13 @@ const Prefix = "l3edge.dev/"
 // Balance is a way to choose among endpoints.
 type Balance string
 
-// The ways to choose. Hash is rendezvous hashing of the client's address: the same on every node of a cluster, and an
-// endpoint that comes or goes moves only the clients that it serves.
+// The ways to choose. Maglev is a hash of the client's address: the same on every node of a cluster, and an endpoint that
+// comes or goes moves few clients but its own.
 const (
 	RoundRobin       Balance = "round-robin"
 	LeastConnections Balance = "least-connections"
 	RandomTwo        Balance = "random-two" // the less busy of two at random
-	Hash             Balance = "hash"
+	Maglev           Balance = "maglev"
 )
 
 // Check is how endpoints are asked whether they work.
@@ -44,6 +44,7 @@ const (
 type Settings struct {
 	Mode    string // "nftables" or "userspace"; empty: as the node does by default
 	Balance Balance
+	Weights Weights // of endpoints; those of no weight get connections only when there is no other
 
 	Dial          [4]time.Duration // time for each attempt to connect; zeros at the end are attempts that are not made
 	MaxConns      int              // most connections at once on one node; 0: no limit
@@ -76,8 +77,9 @@ func Default() Settings {
 var keys = map[string]func(*Settings, string) error{
 	"mode": func(s *Settings, v string) error { return oneOf(&s.Mode, v, "nftables", "userspace") },
 	"balance": func(s *Settings, v string) error {
-		return oneOf(&s.Balance, v, RoundRobin, LeastConnections, RandomTwo, Hash)
+		return oneOf(&s.Balance, v, RoundRobin, LeastConnections, RandomTwo, Maglev)
 	},
+	"weights":          func(s *Settings, v string) (err error) { s.Weights, err = parseWeights(v); return err },
 	"connect-timeouts": func(s *Settings, v string) error { return timeouts(&s.Dial, v) },
 	"max-connections":  func(s *Settings, v string) error { return number(&s.MaxConns, v, 0, 1<<20) },
 	"proxy-protocol": func(s *Settings, v string) error {

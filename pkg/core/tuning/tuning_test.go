@@ -30,22 +30,22 @@ func TestParse(t *testing.T) {
 				"l3edge.dev/max-connections": "500", "l3edge.dev/proxy-protocol": "v2", "l3edge.dev/slow-start": "30s",
 				"l3edge.dev/udp-idle": "1m", "l3edge.dev/eject-after": "0", "l3edge.dev/eject-for": "1s", "l3edge.dev/check": "http",
 				"l3edge.dev/check-path": "/healthz?full", "l3edge.dev/check-interval": "2s", "l3edge.dev/check-timeout": "500ms",
-				"l3edge.dev/check-failures": "1", "l3edge.dev/check-passes": "4",
+				"l3edge.dev/check-failures": "1", "l3edge.dev/check-passes": "4", "l3edge.dev/weights": "10.10.10.0/24=3",
 			},
 			want: Settings{
 				Mode: "userspace", Balance: LeastConnections, Dial: [4]time.Duration{100 * time.Millisecond, time.Second},
 				MaxConns: 500, ProxyProtocol: 2, SlowStart: 30 * time.Second, UDPIdle: time.Minute, EjectFor: time.Second,
 				Check: HTTPCheck, CheckPath: "/healthz?full", CheckEvery: 2 * time.Second, CheckTimeout: 500 * time.Millisecond,
-				CheckFailures: 1, CheckPasses: 4,
+				CheckFailures: 1, CheckPasses: 4, Weights: "10.10.10.0/24=3",
 			},
 		},
 		{
 			name: "nonsense is named and keeps the default, the rest counts",
 			annotations: map[string]string{
-				"l3edge.dev/mode": "ipvs", "l3edge.dev/balance": "hash", "l3edge.dev/connect-timeouts": "1s,1s,1s,1s,1s",
+				"l3edge.dev/mode": "ipvs", "l3edge.dev/balance": "maglev", "l3edge.dev/connect-timeouts": "1s,1s,1s,1s,1s",
 				"l3edge.dev/max-connections": "-1", "l3edge.dev/proxy-protocol": "v3", "l3edge.dev/check-path": "x\r\nHost: y", "l3edge.dev/udp-idle": "10",
 			},
-			want: with(func(s *Settings) { s.Balance = Hash }),
+			want: with(func(s *Settings) { s.Balance = Maglev }),
 			err: `l3edge.dev/check-path: "x\r\nHost: y" is not a path
 l3edge.dev/connect-timeouts: "1s,1s,1s,1s,1s" has more than 4 attempts
 l3edge.dev/max-connections: "-1" is not a number from 0 to 1048576

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/l3edge/l3edge/pkg/core/balance"
 	"github.com/l3edge/l3edge/pkg/core/traffic"
 	"github.com/l3edge/l3edge/pkg/core/tuning"
 )
@@ -18,6 +19,7 @@ type backend struct {
 	addr   netip.AddrPort
 	since  time.Time    // when it was added; zero: with the portal
 	active atomic.Int64 // connections open now
+	weight atomic.Int64 // as the settings say
 
 	down    atomic.Bool  // an active check says so
 	failed  atomic.Int64 // connects that failed in a row
@@ -85,23 +87,46 @@ func (b *backend) state() traffic.State {
 	return traffic.Up
 }
 
-// choose asks the picker for an endpoint that works and has not been tried; if there is none, for a sick one that has
-// not been tried (better a sick one than none: the checks may be wrong), then for any. It returns nil without endpoints.
+// group is the endpoints that one group of clients may be sent to.
+type group struct {
+	all  []*backend
+	ring balance.Maglev // indexes of all; nil: the picker chooses
+}
+
+func newGroup(all []*backend, kind tuning.Balance) group {
+	g := group{all: all}
+	if kind != tuning.Maglev {
+		return g
+	}
+	addrs, weights := make([]netip.AddrPort, len(all)), make([]int, len(all))
+	for i, b := range all {
+		addrs[i], weights[i] = b.addr, int(b.weight.Load())
+	}
+	g.ring = balance.NewMaglev(addrs, weights)
+	return g
+}
+
+// choose takes an endpoint that works, has weight and has not been tried; if there is none, a sick one that has not been
+// tried (better a sick one than none: the checks may be wrong), then any. It returns nil without endpoints.
 func (t *target) choose(client netip.Addr, tried []*backend) *backend {
-	all := t.in
+	g := t.in
 	if len(t.inside) > 0 && !within(t.inside, client) {
-		all = t.out
+		g = t.out
 	}
 	fresh := func(b *backend) bool { return !slices.Contains(tried, b) }
-	from := only(all, func(b *backend) bool { return b.usable() && fresh(b) })
+	from := only(g.all, func(b *backend) bool { return b.usable() && b.weight.Load() > 0 && fresh(b) })
 	if len(from) == 0 {
-		from = only(all, fresh)
+		from = only(g.all, fresh)
 	}
 	if len(from) == 0 {
-		from = all
+		from = g.all
 	}
 	if len(from) == 0 {
 		return nil
+	}
+	all := len(from) == len(g.all)
+	if i := g.ring.For(client, func(i int) bool { return all || slices.Contains(from, g.all[i]) }); i >= 0 {
+		return g.all[i]
 	}
 	return t.picker.pick(client, from)
 }

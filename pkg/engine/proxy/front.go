@@ -42,7 +42,7 @@ type target struct {
 	inside   []netip.Prefix // where clients of this node are; empty: everywhere
 	tuning   tuning.Settings
 	backends []*backend // all of them
-	in, out  []*backend // those for clients on this node, and for others
+	in, out  group      // those for clients on this node, and for others
 	picker   picker
 }
 
@@ -64,7 +64,7 @@ func (f *front) retarget(want portal.Portal, inside []netip.Prefix, tune tuning.
 				b.retire()
 			}
 		}
-		if old.tuning.Balance == tune.Balance && old.tuning.SlowStart == tune.SlowStart && old.portal.Affinity == want.Affinity {
+		if old.tuning.Balance == tune.Balance && old.tuning.SlowStart == tune.SlowStart && old.tuning.Weights == tune.Weights && old.portal.Affinity == want.Affinity {
 			next.picker = old.picker
 		}
 	}
@@ -80,14 +80,16 @@ func (f *front) retarget(want portal.Portal, inside []netip.Prefix, tune tuning.
 				b = f.newBackend(addr, since, tune)
 				known[addr] = b
 			}
+			b.weight.Store(int64(tune.Weights.Of(addr.Addr())))
 			out[i], used[b] = b, true
 		}
 		return out
 	}
-	next.in = resolve(want.Endpoints)
-	next.out, next.backends = next.in, next.in
+	next.backends = resolve(want.Endpoints)
+	next.in = newGroup(next.backends, tune.Balance)
+	next.out = next.in
 	if want.Outside != nil {
-		next.out = resolve(want.Outside.Endpoints)
+		next.out = newGroup(resolve(want.Outside.Endpoints), tune.Balance)
 		next.backends = slices.Collect(maps.Keys(used))
 	}
 	for _, b := range known {

@@ -3,7 +3,6 @@
 package proxy
 
 import (
-	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
@@ -11,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/l3edge/l3edge/pkg/core/balance"
 	"github.com/l3edge/l3edge/pkg/core/tuning"
 )
 
@@ -20,21 +20,17 @@ type picker interface {
 	pick(client netip.Addr, from []*backend) *backend
 }
 
-// newPicker returns the picker that the settings ask for.
+// newPicker returns the picker that the settings ask for. Maglev needs none: see group.
 func newPicker(tune tuning.Settings, affinity time.Duration) picker {
+	s := scales{uneven: tune.Weights != "" || tune.SlowStart > 0, window: tune.SlowStart}
 	var p picker
 	switch tune.Balance {
 	case tuning.LeastConnections:
-		p = new(leastConnections)
+		p = &leastConnections{scales: s}
 	case tuning.RandomTwo:
-		p = randomTwo{}
-	case tuning.Hash:
-		p = hash{}
+		p = randomTwo{s}
 	default:
-		p = new(roundRobin)
-	}
-	if tune.SlowStart > 0 {
-		p = slowStart{of: p, window: tune.SlowStart}
+		p = &roundRobin{scales: s}
 	}
 	if affinity > 0 {
 		p = &sticky{of: p, timeout: affinity, seen: map[netip.Addr]visit{}}
@@ -42,80 +38,87 @@ func newPicker(tune tuning.Settings, affinity time.Duration) picker {
 	return p
 }
 
+// scales weigh endpoints.
+type scales struct {
+	uneven bool          // they may differ
+	window time.Duration // slow start
+}
+
+// share is what an endpoint weighs now.
+func (s scales) share(b *backend) float64 {
+	if !s.uneven {
+		return 1
+	}
+	return balance.Share(int(b.weight.Load()), time.Since(b.since), s.window)
+}
+
+// lot decides by chance, in proportion to their shares, whether it is the turn of one endpoint among others.
+func (s scales) lot(from []*backend) func(*backend) bool {
+	if !s.uneven {
+		return func(*backend) bool { return true }
+	}
+	top := 0.0
+	for _, b := range from {
+		top = max(top, s.share(b))
+	}
+	return func(b *backend) bool { return rand.Float64()*top <= s.share(b) }
+}
+
+// busy is how much an endpoint has to do for its share; with equal shares, one connection more than it has.
+func (s scales) busy(b *backend) float64 { return float64(b.active.Load()+1) / s.share(b) }
+
 // roundRobin gives each endpoint its turn.
-type roundRobin struct{ turn atomic.Uint64 }
+type roundRobin struct {
+	scales
+	turn atomic.Uint64
+}
 
 func (r *roundRobin) pick(_ netip.Addr, from []*backend) *backend {
-	return from[(r.turn.Add(1)-1)%uint64(len(from))]
+	wins := r.lot(from)
+	for {
+		if b := from[(r.turn.Add(1)-1)%uint64(len(from))]; wins(b) {
+			return b
+		}
+	}
 }
 
 // leastConnections takes the least busy endpoint, in turn among equals.
-type leastConnections struct{ turn atomic.Uint64 }
+type leastConnections struct {
+	scales
+	turn atomic.Uint64
+}
 
 func (l *leastConnections) pick(_ netip.Addr, from []*backend) *backend {
 	start := l.turn.Add(1) - 1
 	best := from[start%uint64(len(from))]
+	least := l.busy(best)
 	for i := range uint64(len(from)) {
-		if b := from[(start+i)%uint64(len(from))]; b.active.Load() < best.active.Load() {
-			best = b
+		b := from[(start+i)%uint64(len(from))]
+		if busy := l.busy(b); busy < least {
+			best, least = b, busy
 		}
 	}
 	return best
 }
 
 // randomTwo takes the less busy of two endpoints at random: nearly as even as leastConnections, without looking at all.
-type randomTwo struct{}
+type randomTwo struct{ scales }
 
-func (randomTwo) pick(_ netip.Addr, from []*backend) *backend {
-	i := rand.IntN(len(from))
-	a, b := from[i], from[(i+1+rand.IntN(max(len(from)-1, 1)))%len(from)]
-	if b.active.Load() < a.active.Load() {
-		return b
-	}
-	return a
-}
-
-// hash takes the endpoint that scores highest with the client's address (rendezvous hashing). Every node scores alike.
-type hash struct{}
-
-func (hash) pick(client netip.Addr, from []*backend) *backend {
-	seed := fold(client)
-	best, top := from[0], uint64(0)
-	for _, b := range from {
-		if score := mix(seed ^ mix(fold(b.addr.Addr())+uint64(b.addr.Port()))); score >= top {
-			best, top = b, score
+func (r randomTwo) pick(_ netip.Addr, from []*backend) *backend {
+	wins := r.lot(from)
+	draw := func() int {
+		for {
+			if i := rand.IntN(len(from)); wins(from[i]) {
+				return i
+			}
 		}
 	}
-	return best
-}
-
-func fold(a netip.Addr) uint64 {
-	b := a.As16()
-	return mix(binary.BigEndian.Uint64(b[:8])) ^ binary.BigEndian.Uint64(b[8:])
-}
-
-// mix is the finalizer of splitmix64 (Steele, Lea, Flood 2014): every input bit moves every output bit.
-func mix(x uint64) uint64 {
-	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
-	x = (x ^ x>>27) * 0x94d049bb133111eb
-	return x ^ x>>31
-}
-
-// slowStart lets a new endpoint take a share that grows from a tenth to the whole within window.
-type slowStart struct {
-	of     picker
-	window time.Duration
-}
-
-func (s slowStart) pick(client netip.Addr, from []*backend) *backend {
-	for {
-		b := s.of.pick(client, from)
-		age := time.Since(b.since)
-		if len(from) == 1 || age >= s.window || rand.Float64() < max(0.1, float64(age)/float64(s.window)) {
-			return b
-		}
-		from = only(from, func(o *backend) bool { return o != b })
+	i := draw()
+	j := (i + 1 + rand.IntN(max(len(from)-1, 1))) % len(from)
+	if r.busy(from[j]) < r.busy(from[i]) {
+		return from[j]
 	}
+	return from[i]
 }
 
 // sticky sends a client where it was last, if that was less than timeout ago and the endpoint may be tried.

@@ -4,6 +4,7 @@ package proxy
 
 import (
 	"net/netip"
+	"slices"
 	"strconv"
 	"testing"
 	"testing/synctest"
@@ -20,6 +21,7 @@ func ends(active ...int64) []*backend {
 	for i, n := range active {
 		b := &backend{addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(i >> 8), byte(i)}), 8080)}
 		b.active.Store(n)
+		b.weight.Store(1)
 		out = append(out, b)
 	}
 	return out
@@ -62,26 +64,54 @@ func TestRandomTwo(t *testing.T) {
 	}
 }
 
-func TestHashIsEvenStableAndMovesLittle(t *testing.T) {
-	p := newPicker(tuning.Settings{Balance: tuning.Hash}, 0)
+func TestMaglevSendsAClientToOneEndpoint(t *testing.T) {
+	tgt := func(from []*backend) *target {
+		return &target{in: newGroup(from, tuning.Maglev), picker: newPicker(tuning.Settings{Balance: tuning.Maglev}, time.Minute)}
+	}
 	from := ends(0, 0, 0, 0)
-	for i, n := range share(p, from, 4000) {
-		if n < 800 || n > 1200 {
-			t.Errorf("endpoint %d has %d of 4000 clients", i, n)
-		}
-	}
-	moved := 0
+	here, there := tgt(from), tgt(ends(9, 9, 9, 9)) // another node
+	count := map[netip.AddrPort]int{}
 	for i := range 4000 {
-		before, after := p.pick(client(i), from), p.pick(client(i), from[:3])
-		if before != p.pick(client(i), ends(0, 0, 0, 0)) && before.addr != p.pick(client(i), ends(0, 0, 0, 0)).addr {
-			t.Fatal("another node would choose another endpoint")
+		b := here.choose(client(i), nil)
+		count[b.addr]++
+		if o := there.choose(client(i), nil); o.addr != b.addr {
+			t.Fatalf("%s goes to %s here and to %s there", client(i), b.addr, o.addr)
 		}
-		if before != from[3] && before != after {
-			moved++
+		if next := here.choose(client(i), []*backend{b}); next == b {
+			t.Fatalf("%s is sent to %s, which it has tried", client(i), b.addr)
 		}
 	}
-	if moved != 0 {
-		t.Errorf("%d clients of endpoints that stayed have moved", moved)
+	for _, b := range from {
+		if n := count[b.addr]; n < 800 || n > 1200 {
+			t.Errorf("%s has %d of 4000 clients", b.addr, n)
+		}
+	}
+}
+
+func TestWeights(t *testing.T) {
+	for _, kind := range []tuning.Balance{tuning.RoundRobin, tuning.LeastConnections, tuning.RandomTwo, tuning.Maglev} {
+		from := ends(0, 0, 0)
+		for i, w := range []int64{3, 1, 0} {
+			from[i].weight.Store(w)
+		}
+		tune := tuning.Settings{Balance: kind, Weights: "10.0.0.0/32=3,10.0.0.2/32=0"}
+		tgt := &target{in: newGroup(from, kind), picker: newPicker(tune, 0)}
+		count := make([]int, len(from))
+		for i := range 4000 {
+			b := tgt.choose(client(i), nil)
+			count[slices.Index(from, b)]++
+			b.active.Add(1) // and it stays
+		}
+		if count[2] != 0 || count[0] < 2800 || count[0] > 3200 {
+			t.Errorf("%s: weights 3, 1, 0 had %v of 4000 connections", kind, count)
+		}
+		for _, b := range from[:2] {
+			b.down.Store(true)
+		}
+		from[2].weight.Store(0)
+		if b := tgt.choose(client(0), from[:2]); b != from[2] {
+			t.Errorf("%s: when the others have been tried, one without weight is not taken", kind)
+		}
 	}
 }
 
@@ -138,7 +168,7 @@ func TestEndpointsRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tune := tuning.Settings{EjectAfter: 2, EjectFor: time.Second}
 		from := ends(0, 0)
-		tgt := &target{in: from, picker: newPicker(tune, 0)}
+		tgt := &target{in: group{all: from}, picker: newPicker(tune, 0)}
 		if from[0].refused(tune) || !from[0].usable() {
 			t.Error("one failure of two is enough to rest")
 		}
@@ -171,7 +201,7 @@ func TestEndpointsRest(t *testing.T) {
 
 func TestSickEndpointsAreBetterThanNone(t *testing.T) {
 	from := ends(0, 0, 0)
-	tgt := &target{in: from, picker: newPicker(tuning.Settings{}, 0)}
+	tgt := &target{in: group{all: from}, picker: newPicker(tuning.Settings{}, 0)}
 	for _, b := range from {
 		b.down.Store(true)
 	}
@@ -198,9 +228,9 @@ type chooser struct{ t *target }
 func (c chooser) pick(client netip.Addr, _ []*backend) *backend { return c.t.choose(client, nil) }
 
 func BenchmarkPick(b *testing.B) {
-	for _, balance := range []tuning.Balance{tuning.RoundRobin, tuning.LeastConnections, tuning.RandomTwo, tuning.Hash} {
+	for _, balance := range []tuning.Balance{tuning.RoundRobin, tuning.LeastConnections, tuning.RandomTwo, tuning.Maglev} {
 		for _, n := range []int{4, 1000} {
-			tgt := &target{in: ends(make([]int64, n)...), picker: newPicker(tuning.Settings{Balance: balance}, 0)}
+			tgt := &target{in: newGroup(ends(make([]int64, n)...), balance), picker: newPicker(tuning.Settings{Balance: balance}, 0)}
 			b.Run(string(balance)+"/"+strconv.Itoa(n), func(b *testing.B) {
 				b.ReportAllocs()
 				for b.Loop() {

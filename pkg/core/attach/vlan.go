@@ -44,12 +44,12 @@ type Leg struct {
 	Port Port
 }
 
-// filtering says that the bridge has to keep VLANs apart.
-func (s VLANSpec) filtering() bool { return s.Access != 0 || len(s.Trunk) > 0 }
+// Filtering says that the bridge has to keep VLANs apart.
+func (s VLANSpec) Filtering() bool { return s.Access != 0 || len(s.Trunk) > 0 }
 
 // of are a port's. A pod with a trunk and no VLAN of its own is untagged in the default one, as with the reference plugin.
 func (s VLANSpec) of() (out []VLAN) {
-	if !s.filtering() {
+	if !s.Filtering() {
 		return nil
 	}
 	native := s.Access
@@ -68,7 +68,7 @@ func (s VLANSpec) of() (out []VLAN) {
 
 // vlans puts the port in its VLANs, and the gateway in the pod's.
 func (a *Attachment) vlans(s Spec) {
-	a.Bridge.Filtering = s.VLAN.filtering()
+	a.Bridge.Filtering = s.VLAN.Filtering()
 	a.Port.VLANs, a.Port.KeepVLANs = s.VLAN.of(), s.VLAN.KeepDefault
 	if s.VLAN.Access == 0 || len(a.Bridge.Addrs) == 0 {
 		return

@@ -69,8 +69,16 @@ func TestTheTableReadsAsItSays(t *testing.T) {
 	if g, err := c.Get("veth1"); err != nil || !g.Equal(three) {
 		t.Errorf("changed: %+v, %v", g, err)
 	}
-	if err := c.Prune(func() (map[string]bool, error) { return map[string]bool{"veth2": true}, nil }); err != nil {
+	prune := func() (map[string]bool, error) {
+		there := map[string]bool{"veth2": true}
+		set("veth4", one) // another process makes a port meanwhile, and binds it
+		return there, nil
+	}
+	if err := c.Prune(prune); err != nil {
 		t.Error(err)
+	}
+	if g, err := c.Get("veth4"); err != nil || !g.Equal(one) {
+		t.Errorf("a port that was being made lost its binding: %+v, %v", g, err)
 	}
 	if g, err := c.Get("veth1"); err != nil || !g.Equal(attach.Guard{}) {
 		t.Errorf("pruned: %+v, %v", g, err)

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/l3edge/l3edge/pkg/lab"
 	"github.com/l3edge/l3edge/pkg/lab/labtest"
@@ -55,6 +56,119 @@ func TestL3ctlOnANode(t *testing.T) {
 	l := labtest.Up(t, lab.Embedded)
 	must(t, l.StartEverything())
 	t.Run("ipam", func(t *testing.T) { testIPAM(t, l) })
+	t.Run("status", func(t *testing.T) { testStatus(t, l) })
+	t.Run("whois", func(t *testing.T) { testWhois(t, l) })
+	t.Run("doctor", func(t *testing.T) { testDoctor(t, l) })
+	t.Run("doctor, userspace", func(t *testing.T) { testDoctorUserspace(t, l) })
+}
+
+// Status is quiet when all is well, says in words what is not, and changes its exit status.
+func testStatus(t *testing.T, l *lab.Lab) {
+	h := l.Hosts["kubminion2"]
+	wants(t, h.Place, 0, "status", "node     kubminion2, 10.20.30.63 on ens18", "10.10.20.0/24: 1 of 253", "session  mls (AS 64512) established", "3 services with 6 endpoints", "all is well")
+	wants(t, h.Place, 0, "status --lab", "kubminion4  10.10.40.0/24  1/253  1/1 up", "mls")
+	wants(t, h.Place, 0, "status -o json", `"healthy": true`)
+	h.Portald.Kill()
+	h.Routed.Kill()
+	wants(t, h.Place, 2, "status", "BROKEN   routed: ", "fix:   systemctl start routed", "warning  portald: ", "services stay as they were last programmed")
+	wants(t, h.Place, 2, "status --lab", "kubminion2\nBROKEN   routed: ")
+	must(t, h.StartRouted())
+	must(t, h.StartPortald())
+	labtest.Within(t, 10*time.Second, "all is well again", func() error {
+		if out, status := ctl(t, h.Place, "status"); status != 0 {
+			return errors.New(out)
+		}
+		return nil
+	})
+	wants(t, l.Hosts["outside"].Place, 2, "status", "nothing of l3edge is on this host")
+	wants(t, h.Place, 0, "bundle --file=/run/b.tgz", "/run/b.tgz")
+	must(t, h.WriteFile("/etc/l3edge/routed.yaml", "peers: []\npassword: hunter2\n"))
+	wants(t, h.Place, 1, "bundle --file=/run/b.tgz", "file exists")
+	wants(t, h.Place, 0, "bundle --file=/run/c.tgz")
+	out := run(t, h.Place, "tar", "xzOf", "/run/c.tgz", "l3edge/files/etc/l3edge/routed.yaml")
+	if !strings.Contains(out, "password: (removed)") {
+		t.Errorf("the bundle says %s", out)
+	}
+}
+
+// Whois knows a service, a pod, a pod that is gone, a node and nobody.
+func testWhois(t *testing.T, l *lab.Lab) {
+	h := l.Hosts["kubminion1"]
+	gone := addPod(t, l, "kubminion1", "gone")
+	wants(t, h.Place, 0, "whois "+gone.IP.String(), "is pod gone on kubminion1", "veth: "+gone.Veth, "shares its namespace: pause (pid ")
+	must(t, gone.Delete())
+	wants(t, h.Place, 0, "whois "+gone.IP.String(), "is of the pods of kubminion1 (10.10.10.0/24), and no pod has it now")
+	wants(t, h.Place, 0, "whois "+vip, "is service webfrontend, port 80", "endpoint: 10.10.10.2:8080, pod web8080-1 on kubminion1", "nft get element ip l3edge svc { 10.100.87.105 . tcp . 80 }")
+	if out := run(t, h.Place, "nft", "get", "element", "ip", "l3edge", "svc", "{ 10.100.87.105 . tcp . 80 }"); !strings.Contains(out, "10.100.87.105") {
+		t.Errorf("the element that whois names is %s", out)
+	}
+	wants(t, h.Place, 0, "whois --lab 10.10.30.2", "is pod web8080-3 on kubminion3", "way from kubminion1: 10.10.30.0/24 via 10.20.30.1 dev ens18", "way from mls: 10.10.30.0/24 via 192.168.10.64 dev br192")
+	wants(t, h.Place, 0, "whois --lab 192.168.10.65", "is ens18 of kubminion4")
+	wants(t, h.Place, 2, "whois 8.8.8.8", "is nothing of ours")
+}
+
+// Doctor finds each of these, with its cause, and --repair mends it.
+func testDoctor(t *testing.T, l *lab.Lab) {
+	h := l.Hosts["kubminion3"]
+	pod := addPod(t, l, "kubminion3", "ill", lab.Container{Name: "web8080", Port: 8080, HostPort: 8088})
+	wants(t, h.Place, 0, "doctor", "all is well")
+	sh := func(p *place.Place, script string) func() { return func() { run(t, p, "sh", "-c", script) } }
+	for _, row := range []struct {
+		what  string
+		harm  func()
+		found string // empty: a daemon may have mended it before we look
+		done  string
+	}{
+		{"a veth detached", sh(h.Place, "ip link set "+pod.Veth+" nomaster"), "BROKEN   pod ill: its veth " + pod.Veth + " is no port of a bridge", "make " + pod.Veth + " a port of docker0: done"},
+		{"the gateway's address removed", sh(h.Place, "ip addr del 10.10.30.1/24 dev docker0"), "its gateway 10.10.30.1 is not on docker0", "add 10.10.30.1/24 to docker0: done"},
+		{"a pod's address removed", sh(pod.Place, "ip addr flush dev eth0"), "its address " + pod.IP.String() + " is not on eth0", "to eth0 in the pod: done"},
+		{"a pod's route deleted", sh(pod.Place, "ip route del default"), "its route default via 10.10.30.1 is missing", "add the route to 0.0.0.0/0 in the pod: done"},
+		{"forwarding off", sh(h.Place, "sysctl -qw net.ipv4.ip_forward=0"), "net/ipv4/ip_forward is 0", "set net/ipv4/ip_forward to 1: done"},
+		{"bridged packets past the rules", sh(h.Place, "sysctl -qw net.bridge.bridge-nf-call-iptables=0"), "bridge-nf-call-iptables is 0", "to 1: done"},
+		{"the ruleset flushed", sh(h.Place, "nft flush ruleset"), "CHECK of portal: ", "ADD of portal once more: done"},
+		{"a route deleted", sh(h.Place, "ip route del 10.10.10.0/24 proto 103"), "", ""},
+		{"a stale lease", func() {
+			dir := "/run/l3edge/leases/l3edge"
+			run(t, h.Place, "sh", "-c", `echo '{"containerID":"x","ifname":"eth0"}' > `+dir+"/by-owner/x@eth0 && ln "+dir+"/by-owner/x@eth0 "+dir+"/10.10.30.200")
+		}, "warning  lease 10.10.30.200: its container has no interface", "release 10.10.30.200: done"},
+	} {
+		t.Run(row.what, func(t *testing.T) {
+			row.harm()
+			status := 2
+			if strings.HasPrefix(row.found, "warning") {
+				status = 0
+			}
+			if row.found != "" {
+				wants(t, h.Place, status, "doctor", row.found, "cause: ", "fix: ")
+			}
+			wants(t, h.Place, 0, "doctor --repair", row.done)
+			wants(t, h.Place, 0, "doctor", "all is well")
+			must(t, l.Hosts["kubminion1"].Reaches(on(pod.IP, 8080)))
+			must(t, pod.Reaches(vip))
+			must(t, l.Hosts["outside"].Reaches("192.168.10.64:8088"))
+		})
+	}
+	must(t, pod.Delete())
+}
+
+// In userspace mode portald puts the 2015 chains back after iptables -F, and doctor sees both.
+func testDoctorUserspace(t *testing.T, l *lab.Lab) {
+	h := l.Hosts["kubminion4"]
+	h.Portald.Kill()
+	must(t, h.StartPortald("--mode=userspace", "--resync=1s"))
+	labtest.Within(t, 5*time.Second, "portals", func() error {
+		if out, _ := ctl(t, h.Place, "whois", vip); !strings.Contains(out, "mode: userspace") {
+			return errors.New(out)
+		}
+		return h.Reaches(vip)
+	})
+	out := wants(t, h.Place, 0, "whois "+vip, "mode: userspace", "KUBE-PORTALS-CONTAINER -d 10.100.87.105/32 -p tcp --dport 80 -j REDIRECT --to-ports ")
+	_, rest, _ := strings.Cut(out, "proxy port: ")
+	port, _, _ := strings.Cut(rest, " ")
+	wants(t, h.Place, 0, "whois 192.168.10.65:"+port, "port "+port+" of kubminion4 is portald's for webfrontend TCP 10.100.87.105:80")
+	run(t, h.Place, "iptables", "-t", "nat", "-F")
+	wants(t, h.Place, 0, "doctor --repair")
+	must(t, h.Reaches(vip))
 }
 
 // The leases are shown, taken over from host-local, compared with what lives, and given back.

@@ -35,7 +35,7 @@ type Op string
 // The repairs. Each puts back what our own plugin or daemon had made, and nothing else.
 const (
 	SetSetting   Op = "set"           // Name = Value
-	JoinBridge   Op = "join bridge"   // Link becomes a port of Bridge, and up
+	JoinBridge   Op = "join bridge"   // Link becomes a port of Bridge, as Port says, and up
 	LinkUp       Op = "bring up"      // Link; in the pod's namespace if Netns
 	AddAddress   Op = "add address"   // Prefix on Link; in the pod's namespace if Netns
 	AddRoute     Op = "add route"     // Prefix via Via on Link; in the pod's namespace if Netns, else as routed would
@@ -50,6 +50,7 @@ type Repair struct {
 	Value     string       `json:"value,omitempty"`
 	Link      string       `json:"link,omitempty"`
 	Bridge    string       `json:"bridge,omitempty"`
+	Port      view.Port    `json:"port,omitzero"`
 	Netns     string       `json:"netns,omitempty"`
 	Prefix    netip.Prefix `json:"prefix,omitzero"`
 	Via       []netip.Addr `json:"via,omitempty"`

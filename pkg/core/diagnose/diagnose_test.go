@@ -67,6 +67,7 @@ func TestHost(t *testing.T) {
 		warning bool
 	}{
 		{"a veth off its bridge", func(h *view.Host) { h.Links[2].Master = "" }, "is no port of a bridge, want docker0", JoinBridge, false},
+		{"a port without hairpin", func(h *view.Host) { h.Pods[0].Port = &view.Port{Hairpin: true} }, "has hairpin false and isolation false, want true and false", JoinBridge, false},
 		{"a veth down", func(h *view.Host) { h.Links[2].Up = false }, "is down", LinkUp, false},
 		{"a veth deleted", func(h *view.Host) { h.Links = h.Links[:2] }, "has gone", "", false},
 		{"no gateway on the bridge", func(h *view.Host) { h.Links[1].Addrs = nil }, "its gateway 10.10.10.1 is not on docker0", AddAddress, false},

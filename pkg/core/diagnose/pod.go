@@ -68,6 +68,11 @@ func (c *podCheck) port() {
 		c.add("its veth "+c.p.Veth+" has gone", "somebody deleted it", remake, nil)
 		return
 	}
+	want := v.Port
+	if c.p.Port != nil {
+		want = *c.p.Port
+	}
+	join := &Repair{Op: JoinBridge, Link: v.Name, Bridge: c.p.Bridge, Port: want}
 	switch {
 	case v.Master != c.p.Bridge:
 		where := "is no port of a bridge"
@@ -75,10 +80,20 @@ func (c *podCheck) port() {
 			where = "is a port of " + v.Master
 		}
 		c.add(fmt.Sprintf("its veth %s %s, want %s", v.Name, where, c.p.Bridge), "somebody took it off (ip link set nomaster, a network manager)",
-			fmt.Sprintf("ip link set %s master %s", v.Name, c.p.Bridge), &Repair{Op: JoinBridge, Link: v.Name, Bridge: c.p.Bridge})
+			fmt.Sprintf("ip link set %s master %s", v.Name, c.p.Bridge), join)
+	case v.Port != want:
+		c.add(fmt.Sprintf("its veth %s has hairpin %t and isolation %t, want %t and %t", v.Name, v.Port.Hairpin, v.Port.Isolated, want.Hairpin, want.Isolated),
+			"it was taken off the bridge and put back by hand", fmt.Sprintf("bridge link set dev %s hairpin %s isolated %s", v.Name, onOff(want.Hairpin), onOff(want.Isolated)), join)
 	case !v.Up:
 		c.add("its veth "+v.Name+" is down", "somebody set it down", "ip link set "+v.Name+" up", &Repair{Op: LinkUp, Link: v.Name})
 	}
+}
+
+func onOff(v bool) string {
+	if v {
+		return "on"
+	}
+	return "off"
 }
 
 // inside looks at the pod's end.

@@ -142,7 +142,14 @@ type Link struct {
 	Alias  string         `json:"alias,omitempty"`
 	MTU    int            `json:"mtu"`
 	Up     bool           `json:"up"`
+	Port   Port           `json:"port,omitzero"` // where Master is a bridge
 	Addrs  []netip.Prefix `json:"addresses,omitempty"`
+}
+
+// Port is how a link is a port of its bridge.
+type Port struct {
+	Hairpin  bool `json:"hairpin,omitempty"`  // a frame may leave where it came in
+	Isolated bool `json:"isolated,omitempty"` // no frame passes to another isolated port
 }
 
 // Route is one unicast route of the main table, or an unreachable one.
@@ -174,6 +181,7 @@ type Pod struct {
 	Addrs     []netip.Addr `json:"addresses,omitempty"`
 	Gateways  []netip.Addr `json:"gateways,omitempty"` // the bridge's addresses for it
 	Bridge    string       `json:"bridge,omitempty"`
+	Port      *Port        `json:"port,omitempty"`      // how its veth shall be a port; nil: not known
 	Want      Side         `json:"want"`                // its end, as ADD made it
 	Have      *Side        `json:"have,omitempty"`      // as it is; nil: its namespace is gone
 	Processes []Process    `json:"processes,omitempty"` // that share its namespace

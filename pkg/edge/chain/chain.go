@@ -132,6 +132,18 @@ func (a Attachment) plugins() []map[string]any {
 	return out
 }
 
+// Config is what the first plugin of that type was told, as JSON; nil: there is none.
+func (a Attachment) Config(typ string) []byte {
+	for _, p := range a.plugins() {
+		if p["type"] == typ {
+			if text, err := json.Marshal(a.stdin(p)); err == nil {
+				return text
+			}
+		}
+	}
+	return nil
+}
+
 // stdin is a plugin's configuration as the specification has a runtime derive it (section 3).
 func (a Attachment) stdin(plugin map[string]any) map[string]any {
 	conf := map[string]any{}

@@ -44,6 +44,9 @@ func TestCheckCallsEveryPlugin(t *testing.T) {
 	if err != nil || len(all) != 1 {
 		t.Fatalf("%v %v", all, err)
 	}
+	if got := string(all[0].Config("first")); !strings.Contains(got, `"bridge":"cni0"`) || all[0].Config("third") != nil {
+		t.Errorf("the first plugin was told %s, the third %s", got, all[0].Config("third"))
+	}
 	if err := all[0].Check(t.Context(), bin); err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@
 package link
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -69,4 +70,24 @@ func prefix(n *net.IPNet, family int) netip.Prefix {
 func toAddr(ip net.IP) netip.Addr {
 	a, _ := netip.AddrFromSlice(ip)
 	return a.Unmap()
+}
+
+// PutBack adds a route to the main table as its daemon had made it: with that protocol number and metric, by one gateway
+// or several. One that is there already is no error.
+func PutBack(dst netip.Prefix, via []netip.Addr, protocol, metric int) error {
+	r := &netlink.Route{
+		Dst:      &net.IPNet{IP: dst.Addr().AsSlice(), Mask: net.CIDRMask(dst.Bits(), dst.Addr().BitLen())},
+		Protocol: netlink.RouteProtocol(protocol), Priority: metric,
+	}
+	if len(via) == 1 {
+		r.Gw = via[0].AsSlice()
+	} else {
+		for _, a := range via {
+			r.MultiPath = append(r.MultiPath, &netlink.NexthopInfo{Gw: a.AsSlice()})
+		}
+	}
+	if err := netlink.RouteAdd(r); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("add route to %s: %w", dst, err)
+	}
+	return nil
 }

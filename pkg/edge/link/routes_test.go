@@ -3,6 +3,7 @@
 package link
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -18,6 +19,18 @@ func TestRoutes(t *testing.T) {
 ip route add unreachable 10.8.0.0/16 metric 7
 ip nexthop add id 9 via 10.20.30.5 dev ens18 && ip route add 10.9.0.0/16 nhid 9 proto 103
 ip route add 10.7.0.0/16 nexthop via 10.20.30.2 nexthop via 10.20.30.3`)
+	nstest.Do(t, h, func() error {
+		gw := []netip.Addr{netip.MustParseAddr("10.20.30.2"), netip.MustParseAddr("10.20.30.3")}
+		for range 2 { // the second time it is there
+			if err := PutBack(netip.MustParsePrefix("10.6.0.0/16"), gw, 103, 103); err != nil {
+				return err
+			}
+		}
+		return PutBack(netip.MustParsePrefix("10.5.0.0/16"), gw[:1], 103, 103)
+	})
+	if out := nstest.Run(t, h, "ip", "route", "show", "proto", "103"); !strings.Contains(out, "10.5.0.0/16 via 10.20.30.2 dev ens18 metric 103") {
+		t.Errorf("put back: %s", out)
+	}
 	var got []string
 	nstest.Do(t, h, func() error {
 		routes, err := Routes()
@@ -29,6 +42,8 @@ ip route add 10.7.0.0/16 nexthop via 10.20.30.2 nexthop via 10.20.30.3`)
 		return err
 	})
 	want := `default via 10.20.30.1 dev ens18
+10.5.0.0/16 via 10.20.30.2 dev ens18
+10.6.0.0/16 via 10.20.30.2 dev ens18 via 10.20.30.3 dev ens18
 10.7.0.0/16 via 10.20.30.2 dev ens18 via 10.20.30.3 dev ens18
 unreachable 10.8.0.0/16
 10.9.0.0/16 via 10.20.30.5 dev ens18

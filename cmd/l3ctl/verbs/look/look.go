@@ -16,6 +16,8 @@ import (
 
 	"github.com/l3edge/l3edge/pkg/core/attach"
 	"github.com/l3edge/l3edge/pkg/core/mark"
+	"github.com/l3edge/l3edge/pkg/core/podnet"
+	"github.com/l3edge/l3edge/pkg/core/rawjson"
 	"github.com/l3edge/l3edge/pkg/core/version"
 	"github.com/l3edge/l3edge/pkg/core/view"
 	"github.com/l3edge/l3edge/pkg/edge/chain"
@@ -147,7 +149,7 @@ func links() ([]view.Link, error) {
 	}
 	out := make([]view.Link, 0, len(all))
 	for _, l := range all {
-		v := view.Link{Name: l.Name, Index: l.Index, Master: names[l.Master], Kind: l.Kind, Alias: l.Alias, MTU: l.MTU, Up: l.Up}
+		v := view.Link{Name: l.Name, Index: l.Index, Master: names[l.Master], Kind: l.Kind, Alias: l.Alias, MTU: l.MTU, Up: l.Up, Port: view.Port{Hairpin: l.Hairpin, Isolated: l.Isolated}}
 		if v.Addrs, err = c.Addrs(l.Index, 0); err != nil {
 			return nil, err
 		}
@@ -163,12 +165,26 @@ func pods() ([]view.Pod, error) {
 	out := make([]view.Pod, 0, len(attached))
 	for _, a := range attached {
 		p := a.Pod
+		p.Port = port(a)
 		errs = append(errs, enter(&p))
 		out = append(out, p)
 	}
 	errs = append(errs, proc.Fill(out))
 	slices.SortFunc(out, func(a, b view.Pod) int { return addrOf(a).Compare(addrOf(b)) })
 	return out, errors.Join(errs...)
+}
+
+// port is how bridge-l3 was told to make the attachment's port.
+func port(a chain.Attachment) *view.Port {
+	keys, err := rawjson.ParseObject(a.Config("bridge-l3"))
+	if err != nil {
+		return nil
+	}
+	conf, err := podnet.Parse(keys, nil)
+	if err != nil {
+		return nil // of a version that knew other keys
+	}
+	return &view.Port{Hairpin: conf.Hairpin, Isolated: conf.Isolated || conf.Routed}
 }
 
 func addrOf(p view.Pod) netip.Addr {

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -139,7 +140,8 @@ func (n *node) kill() {
 	})
 }
 
-// processes are the living shims and containers of the node: those whose mount namespace or control group is its.
+// processes are the living shims (podman: conmons) and containers of the node: those whose mount namespace or control
+// group is its.
 func (n *node) processes() (pids []int) {
 	procs, _ := filepath.Glob("/proc/[0-9]*") // the pattern is well-formed
 	own, _ := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", n.Pid))
@@ -147,7 +149,8 @@ func (n *node) processes() (pids []int) {
 		command, _ := os.ReadFile(proc + "/cmdline") // empty for zombies
 		groups, _ := os.ReadFile(proc + "/cgroup")
 		mnt, _ := os.Readlink(proc + "/ns/mnt")
-		shim := mnt == own && strings.Contains(string(command), "containerd-shim")
+		exe, _, _ := strings.Cut(string(command), "\x00")
+		shim := mnt == own && slices.Contains([]string{"containerd-shim-runc-v2", "conmon"}, filepath.Base(exe))
 		if pid, err := strconv.Atoi(filepath.Base(proc)); err == nil && len(command) > 0 && (shim || strings.Contains(string(groups), n.group()+"/")) {
 			pids = append(pids, pid)
 		}

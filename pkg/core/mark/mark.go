@@ -17,10 +17,13 @@ const (
 	TablePods      = "l3edge_pods"      // bridge-l3: source checks of pods
 )
 
-// iptables chains of the userspace portal, named as the article shows them.
+// iptables chains of the userspace portal, named as the article shows them, and those for NodePorts as kube-proxy named
+// them soon after. The latter are there only when a NodePort is.
 const (
-	ChainPortalsContainer = "KUBE-PORTALS-CONTAINER"
-	ChainPortalsHost      = "KUBE-PORTALS-HOST"
+	ChainPortalsContainer  = "KUBE-PORTALS-CONTAINER"
+	ChainPortalsHost       = "KUBE-PORTALS-HOST"
+	ChainNodePortContainer = "KUBE-NODEPORT-CONTAINER"
+	ChainNodePortHost      = "KUBE-NODEPORT-HOST"
 )
 
 // Files and sockets. All of it lives on tmpfs: true exactly as long as the kernel that it describes.

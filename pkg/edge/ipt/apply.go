@@ -12,8 +12,6 @@ import (
 	"strings"
 
 	"github.com/coreos/go-iptables/iptables"
-
-	"github.com/l3edge/l3edge/pkg/core/mark"
 )
 
 // ErrMissing means that the iptables programs are not installed.
@@ -47,9 +45,9 @@ func Open(addr netip.Addr) (*Family, error) {
 	return &Family{ipt: ipt, restore: restore}, nil
 }
 
-// Apply makes our chains hold exactly want, and PREROUTING and OUTPUT jump to them first. All changes are one commit:
-// no packet sees half of them. It reads what is there and does nothing when that is right. It returns what it changed,
-// in the language of iptables-restore; empty: nothing.
+// Apply makes our chains hold exactly want, and PREROUTING and OUTPUT jump to them, to those of NodePorts last. All
+// changes are one commit: no packet sees half of them. It reads what is there and does nothing when that is right. It
+// returns what it changed, in the language of iptables-restore; empty: nothing.
 func (f *Family) Apply(ctx context.Context, want Rules) (string, error) {
 	have, err := f.read()
 	if err != nil {
@@ -87,10 +85,10 @@ func (f *Family) Cleanup() error {
 			continue
 		}
 		for exists := true; exists; {
-			if err := f.ipt.DeleteIfExists("nat", j.from, "-j", j.to); err != nil {
+			if err := f.ipt.DeleteIfExists("nat", j.from, j.rule()...); err != nil {
 				return fmt.Errorf("remove jump from %s to %s: %w", j.from, j.to, err)
 			}
-			if exists, err = f.ipt.Exists("nat", j.from, "-j", j.to); err != nil {
+			if exists, err = f.ipt.Exists("nat", j.from, j.rule()...); err != nil {
 				return fmt.Errorf("remove jump from %s to %s: %w", j.from, j.to, err)
 			}
 		}
@@ -103,27 +101,27 @@ func (f *Family) Cleanup() error {
 
 // read lists our chains and the jumps to them.
 func (f *Family) read() (state, error) {
-	have := state{chains: map[string][]Rule{}, jumps: map[string]int{}}
+	have := state{chains: Rules{}, jumps: map[string]int{}}
 	chains, err := f.ipt.ListChains("nat")
 	if err != nil {
 		return state{}, fmt.Errorf("list chains: %w", err)
 	}
-	for _, chain := range []string{mark.ChainPortalsContainer, mark.ChainPortalsHost} {
-		if !slices.Contains(chains, chain) {
+	builtIn := map[string][]Rule{}
+	for _, j := range jumps {
+		if _, ok := builtIn[j.from]; !ok {
+			if builtIn[j.from], err = f.list(j.from); err != nil {
+				return state{}, err
+			}
+		}
+		if !slices.Contains(chains, j.to) {
 			continue
 		}
-		if have.chains[chain], err = f.list(chain); err != nil {
+		if have.chains[j.to], err = f.list(j.to); err != nil {
 			return state{}, err
 		}
-	}
-	for _, j := range jumps {
-		rules, err := f.list(j.from)
-		if err != nil {
-			return state{}, err
-		}
-		for _, r := range rules {
-			if slices.Equal(r, Rule{"-j", j.to}) {
-				have.jumps[j.from]++
+		for _, r := range builtIn[j.from] {
+			if slices.Equal(r, j.rule()) {
+				have.jumps[j.to]++
 			}
 		}
 	}

@@ -87,7 +87,7 @@ func TestApplyMakesTheArticlesListing(t *testing.T) {
 func TestApplyRepairsAndFollows(t *testing.T) {
 	variants(t, func(t *testing.T, h *netns.Handle) {
 		f := open(t, h, node)
-		tab, ports := tables(append(article, want{"kube-system/dns:dns", "UDP 10.100.0.10:53", 40001})...)
+		tab, ports := tables(append(article, want{"kube-system/dns:dns", "UDP 10.100.0.10:53", 40001}, byNode)...)
 		apply(t, h, f, Render(tab, ports, node))
 		// Others flush, add and double.
 		nstest.Sh(t, h, `iptables -t nat -F OUTPUT
@@ -101,7 +101,7 @@ iptables -t nat -D KUBE-PORTALS-CONTAINER 1`)
 			t.Errorf("one Apply did not repair everything, the next does:\n%s", again)
 		}
 		out := saved(t, h, "iptables-save")
-		for _, gone := range []string{"udp", "-j ACCEPT"} {
+		for _, gone := range []string{"udp", "-j ACCEPT", "NODEPORT"} {
 			if strings.Contains(out, gone) {
 				t.Errorf("%q is still there:\n%s", gone, out)
 			}
@@ -112,13 +112,28 @@ iptables -t nat -D KUBE-PORTALS-CONTAINER 1`)
 	})
 }
 
+var byNode = want{"default/by-node", "TCP 10.20.30.62:30080", 40005}
+
+func TestNodePortsComeLast(t *testing.T) {
+	variants(t, func(t *testing.T, h *netns.Handle) {
+		f := open(t, h, node)
+		tab, ports := tables(append(article, byNode)...)
+		rules := Render(tab, ports, node)
+		apply(t, h, f, rules)
+		if again := apply(t, h, f, rules); again != "" {
+			t.Errorf("the second Apply changed something:\n%s", again)
+		}
+		golden(t, "nodeport.save", saved(t, h, "iptables-save"))
+	})
+}
+
 func TestCleanupLeavesOthersAlone(t *testing.T) {
 	variants(t, func(t *testing.T, h *netns.Handle) {
 		nstest.Sh(t, h, `iptables -t nat -N OTHER; iptables -t nat -A PREROUTING -j OTHER`)
 		before := saved(t, h, "iptables-save")
 		f := open(t, h, node)
 		nstest.Do(t, h, f.Cleanup) // nothing there: no error
-		tab, ports := tables(article...)
+		tab, ports := tables(append(article, byNode)...)
 		apply(t, h, f, Render(tab, ports, node))
 		nstest.Sh(t, h, `iptables -t nat -A OUTPUT -j KUBE-PORTALS-HOST`)
 		nstest.Do(t, h, f.Cleanup)
@@ -165,7 +180,7 @@ func TestABadRuleChangesNothing(t *testing.T) {
 		f := open(t, h, node)
 		tab, ports := tables(article...)
 		rules := Render(tab, ports, node)
-		rules.Host = append(rules.Host, Rule{"-j", "NO-SUCH-TARGET"})
+		rules["KUBE-PORTALS-HOST"] = append(rules["KUBE-PORTALS-HOST"], Rule{"-j", "NO-SUCH-TARGET"})
 		nstest.Do(t, h, func() error {
 			if _, err := f.Apply(t.Context(), rules); err == nil || !strings.Contains(err.Error(), "NO-SUCH-TARGET") {
 				t.Errorf("error: %v", err)

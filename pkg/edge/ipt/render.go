@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package ipt keeps the iptables rules that lead portal traffic to the userspace proxy, in two chains of our own.
+// Package ipt keeps the iptables rules that lead portal traffic to the userspace proxy, in chains of our own.
 //
-//	PREROUTING ─▶ KUBE-PORTALS-CONTAINER   REDIRECT to the proxy port: traffic that comes in from pods
-//	OUTPUT     ─▶ KUBE-PORTALS-HOST        DNAT to the node's address and the proxy port: traffic of the node itself
+//	PREROUTING ─▶ KUBE-PORTALS-CONTAINER    REDIRECT to the proxy port: traffic that comes in from pods
+//	OUTPUT     ─▶ KUBE-PORTALS-HOST         DNAT to the node's address and the proxy port: traffic of the node itself
+//
+// and likewise KUBE-NODEPORT-CONTAINER and KUBE-NODEPORT-HOST for NodePorts, last and for the node's own addresses only.
 package ipt
 
 import (
@@ -32,13 +34,13 @@ func (r Rule) String() string {
 	return strings.Join(quoted, " ")
 }
 
-// Rules are the contents of our chains for one address family, in order.
-type Rules struct{ Container, Host []Rule }
+// Rules are the contents of our chains for one address family, in order, by the name of the chain.
+type Rules map[string][]Rule
 
 // Render turns a Table into the rules of one family, sorted by service. Portals without a proxy port have no rule.
 // nodeAddr is where the node's own traffic finds the proxy; its family chooses the portals.
 func Render(t portal.Table, ports map[portal.Key]uint16, nodeAddr netip.Addr) Rules {
-	var out Rules
+	out := Rules{}
 	for _, key := range sorted(t, nodeAddr.Is4()) {
 		port, ok := ports[key]
 		if !ok {
@@ -50,8 +52,12 @@ func Render(t portal.Table, ports map[portal.Key]uint16, nodeAddr netip.Addr) Ru
 			"-m", proto(key.Protocol), "--dport", strconv.Itoa(int(key.Port)),
 		}
 		to := netip.AddrPortFrom(nodeAddr, port).String()
-		out.Container = append(out.Container, append(slices.Clip(match), "-j", "REDIRECT", "--to-ports", strconv.Itoa(int(port))))
-		out.Host = append(out.Host, append(slices.Clip(match), "-j", "DNAT", "--to-destination", to))
+		container, host := mark.ChainPortalsContainer, mark.ChainPortalsHost
+		if t.Portals[key].Kind == portal.NodePort {
+			container, host = mark.ChainNodePortContainer, mark.ChainNodePortHost
+		}
+		out[container] = append(out[container], append(slices.Clip(match), "-j", "REDIRECT", "--to-ports", strconv.Itoa(int(port))))
+		out[host] = append(out[host], append(slices.Clip(match), "-j", "DNAT", "--to-destination", to))
 	}
 	return out
 }
@@ -125,45 +131,62 @@ func split(line string) Rule {
 
 // state is what the kernel holds of ours in one family's nat table.
 type state struct {
-	chains map[string][]Rule // our chains that exist
-	jumps  map[string]int    // by built-in chain: how often it jumps to ours
+	chains Rules          // our chains that exist
+	jumps  map[string]int // by chain of ours: how often a built-in chain jumps there
 }
 
 // jump is the rule of a built-in chain that leads to a chain of ours.
-type jump struct{ from, to string }
+type jump struct {
+	from, to string
+	match    Rule
+	nodePort bool // only where there are NodePorts, and last: it matches broadly
+}
+
+// rule is the jump's, as iptables-save spells it.
+func (j jump) rule() Rule { return append(slices.Clip(j.match), "-j", j.to) }
+
+// toNode is how kube-proxy let NodePorts answer in 2015.
+var toNode = Rule{"-m", "addrtype", "--dst-type", "LOCAL", "-m", "comment", "--comment", "handle service NodePorts; NOTE: this must be the last rule in the chain"}
 
 var jumps = []jump{
-	{"PREROUTING", mark.ChainPortalsContainer},
-	{"OUTPUT", mark.ChainPortalsHost},
+	{from: "PREROUTING", to: mark.ChainPortalsContainer},
+	{from: "OUTPUT", to: mark.ChainPortalsHost},
+	{from: "PREROUTING", to: mark.ChainNodePortContainer, match: toNode, nodePort: true},
+	{from: "OUTPUT", to: mark.ChainNodePortHost, match: toNode, nodePort: true},
 }
 
 // plan is what must change, as input for iptables-restore --noflush. It is empty when nothing must.
 func plan(want Rules, have state) string {
-	var b strings.Builder
+	var b, chains strings.Builder
 	for _, j := range jumps {
-		if _, ok := have.chains[j.to]; !ok {
-			fmt.Fprintf(&b, ":%s - [0:0]\n", j.to)
+		rules, exists := have.chains[j.to]
+		switch needed := !j.nodePort || len(want[j.to]) > 0; {
+		case needed && !exists:
+			fmt.Fprintf(&chains, ":%s - [0:0]\n", j.to)
+		case !needed && exists: // it goes with the last NodePort
+			b.WriteString(strings.Repeat(fmt.Sprintf("-D %s %s\n", j.from, j.rule()), have.jumps[j.to]))
+			fmt.Fprintf(&b, "-F %s\n-X %s\n", j.to, j.to)
+			continue
+		case !needed:
+			continue
 		}
+		change(&b, j.to, want[j.to], rules)
 	}
 	for _, j := range jumps {
-		rules := want.Container
-		if j.to == mark.ChainPortalsHost {
-			rules = want.Host
-		}
-		change(&b, j.to, rules, have.chains[j.to])
-	}
-	for _, j := range jumps {
-		switch n := have.jumps[j.from]; {
+		switch n := have.jumps[j.to]; {
+		case j.nodePort && len(want[j.to]) == 0:
+		case n == 0 && j.nodePort:
+			fmt.Fprintf(&b, "-A %s %s\n", j.from, j.rule())
 		case n == 0:
-			fmt.Fprintf(&b, "-I %s 1 -j %s\n", j.from, j.to)
+			fmt.Fprintf(&b, "-I %s 1 %s\n", j.from, j.rule())
 		case n > 1:
-			b.WriteString(strings.Repeat(fmt.Sprintf("-D %s -j %s\n", j.from, j.to), n-1))
+			b.WriteString(strings.Repeat(fmt.Sprintf("-D %s %s\n", j.from, j.rule()), n-1))
 		}
 	}
-	if b.Len() == 0 {
+	if chains.Len()+b.Len() == 0 {
 		return ""
 	}
-	return "*nat\n" + b.String() + "COMMIT\n"
+	return "*nat\n" + chains.String() + b.String() + "COMMIT\n"
 }
 
 // change removes what is too much and appends what is missing. The order inside a chain does not matter: each rule has

@@ -4,6 +4,7 @@ package ipt
 
 import (
 	"flag"
+	"maps"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -41,7 +42,11 @@ func tables(wants ...want) (portal.Table, map[portal.Key]uint16) {
 		key := portal.Key{Addr: ap.Addr(), Port: ap.Port(), Protocol: map[string]service.Protocol{"TCP": service.TCP, "UDP": service.UDP}[proto]}
 		name, port, _ := strings.Cut(w.service, ":")
 		ns, name, _ := strings.Cut(name, "/")
-		t.Portals[key] = portal.Portal{Service: service.PortName{Name: service.Name{Namespace: ns, Name: name}, Port: port}}
+		kind := portal.ClusterIP
+		if key.Port >= 30000 {
+			kind = portal.NodePort
+		}
+		t.Portals[key] = portal.Portal{Kind: kind, Service: service.PortName{Name: service.Name{Namespace: ns, Name: name}, Port: port}}
 		if w.port != 0 {
 			ports[key] = w.port
 		}
@@ -72,6 +77,7 @@ func TestRender(t *testing.T) {
 		{"kube-system/dns:dns-tcp", "TCP 10.100.0.10:53", 40002},
 		{"default/six", "TCP [fd00:100::5]:80", 40003},
 		{"default/no-port-yet", "TCP 10.100.0.11:80", 0},
+		{"default/by-node:http", "TCP 10.20.30.62:30080", 40005},
 		{"odd/na\"me\n-j ACCEPT", "TCP 10.100.0.12:80", 40004},
 	}
 	for _, tt := range []struct {
@@ -93,8 +99,8 @@ func TestPlanChangesOnlyWhatDiffers(t *testing.T) {
 	rules := Render(tab, ports, node)
 	right := func() state {
 		return state{
-			chains: map[string][]Rule{"KUBE-PORTALS-CONTAINER": rules.Container, "KUBE-PORTALS-HOST": rules.Host},
-			jumps:  map[string]int{"PREROUTING": 1, "OUTPUT": 1},
+			chains: maps.Clone(rules),
+			jumps:  map[string]int{"KUBE-PORTALS-CONTAINER": 1, "KUBE-PORTALS-HOST": 1},
 		}
 	}
 	stray := split(`-s 10.0.0.0/8 -j ACCEPT`)
@@ -107,23 +113,29 @@ func TestPlanChangesOnlyWhatDiffers(t *testing.T) {
 		{"nothing when all is right", right, ""},
 		{"nothing when only the order differs", func() state {
 			s := right()
-			s.chains["KUBE-PORTALS-HOST"] = []Rule{rules.Host[2], rules.Host[0], rules.Host[1]}
+			s.chains["KUBE-PORTALS-HOST"] = []Rule{rules["KUBE-PORTALS-HOST"][2], rules["KUBE-PORTALS-HOST"][0], rules["KUBE-PORTALS-HOST"][1]}
 			return s
 		}, ""},
-		{"a lost jump comes back, first", func() state { s := right(); s.jumps["OUTPUT"] = 0; return s },
+		{"a lost jump comes back, first", func() state { s := right(); s.jumps["KUBE-PORTALS-HOST"] = 0; return s },
 			"-I OUTPUT 1 -j KUBE-PORTALS-HOST\n"},
-		{"a doubled jump goes", func() state { s := right(); s.jumps["PREROUTING"] = 2; return s },
+		{"a doubled jump goes", func() state { s := right(); s.jumps["KUBE-PORTALS-CONTAINER"] = 2; return s },
 			"-D PREROUTING -j KUBE-PORTALS-CONTAINER\n"},
 		{"a stray and a doubled rule go", func() state {
 			s := right()
-			s.chains["KUBE-PORTALS-HOST"] = append([]Rule{stray, rules.Host[1]}, rules.Host...)
+			s.chains["KUBE-PORTALS-HOST"] = append([]Rule{stray, rules["KUBE-PORTALS-HOST"][1]}, rules["KUBE-PORTALS-HOST"]...)
 			return s
-		}, "-D KUBE-PORTALS-HOST -s 10.0.0.0/8 -j ACCEPT\n-D KUBE-PORTALS-HOST " + rules.Host[1].String() + "\n"},
+		}, "-D KUBE-PORTALS-HOST -s 10.0.0.0/8 -j ACCEPT\n-D KUBE-PORTALS-HOST " + rules["KUBE-PORTALS-HOST"][1].String() + "\n"},
 		{"a moved port is replaced in one commit", func() state {
 			s := right()
-			s.chains["KUBE-PORTALS-CONTAINER"] = []Rule{rules.Container[0], rules.Container[1], moved}
+			s.chains["KUBE-PORTALS-CONTAINER"] = []Rule{rules["KUBE-PORTALS-CONTAINER"][0], rules["KUBE-PORTALS-CONTAINER"][1], moved}
 			return s
-		}, "-D KUBE-PORTALS-CONTAINER " + moved.String() + "\n-A KUBE-PORTALS-CONTAINER " + rules.Container[2].String() + "\n"},
+		}, "-D KUBE-PORTALS-CONTAINER " + moved.String() + "\n-A KUBE-PORTALS-CONTAINER " + rules["KUBE-PORTALS-CONTAINER"][2].String() + "\n"},
+		{"the chains of NodePorts go with the last of them", func() state {
+			s := right()
+			s.chains["KUBE-NODEPORT-HOST"] = []Rule{stray}
+			s.jumps["KUBE-NODEPORT-HOST"] = 1
+			return s
+		}, "-D OUTPUT " + toNode.String() + " -j KUBE-NODEPORT-HOST\n-F KUBE-NODEPORT-HOST\n-X KUBE-NODEPORT-HOST\n"},
 	} {
 		want := tt.want
 		if want != "" {

@@ -12,6 +12,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -38,6 +39,7 @@ type wiring struct {
 	beacon *portals.Beacon
 	kernel *nftables
 	user   *userspace
+	loaded chan struct{} // closed when everything is in force for the first time
 }
 
 func wire(c config, log *slog.Logger, n node.Node, m *manager) *wiring {
@@ -52,10 +54,17 @@ func wire(c config, log *slog.Logger, n node.Node, m *manager) *wiring {
 	}
 	po := proxy.Options{Log: log, Ports: known, Drain: c.drain, MaxConns: limit}
 	o := portals.Options{Mode: c.mode, Nets: c.firstNets(), Node: n, Log: log}
-	if m != nil {
-		po.Keeper, o.Settled = m, m.settle
+	w := &wiring{c: c, log: log, kernel: new(nftables), loaded: make(chan struct{})}
+	o.Settled = func() error {
+		close(w.loaded)
+		if m == nil {
+			return nil
+		}
+		return m.settle()
 	}
-	w := &wiring{c: c, log: log, kernel: new(nftables)}
+	if m != nil {
+		po.Keeper = m
+	}
 	w.user = &userspace{proxy: proxy.New(po), file: ports, families: map[bool]*ipt.Family{}}
 	o.Kernel, o.Proxy = w.kernel, w.user
 	o.Prepare = func(n node.Node, nets []netip.Prefix) error {
@@ -152,8 +161,24 @@ func (w *wiring) tasks(l net.Listener) ([]task.Task, error) {
 			})
 		}},
 		{Name: "node file", Run: func(ctx context.Context) error { return w.watchNode(ctx, sync.Trigger) }},
+		{Name: "memory", Run: w.tidy},
 		{Name: "control", Run: func(ctx context.Context) error { return control.Serve(ctx, l, controlHandler(w.keeper)) }},
 	}...), nil
+}
+
+// tidy gives back the memory that reading everything took and that following changes does not need.
+func (w *wiring) tidy(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-w.loaded:
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(2 * time.Second): // the manifests are being remembered
+		debug.FreeOSMemory()
+	}
+	return nil
 }
 
 // watchNode follows the node file. It asks for it now and then: it changes perhaps once in a node's life.

@@ -311,6 +311,42 @@ nft 'table inet t { chain f { type filter hook forward priority 0; ip daddr 10.1
 	}
 }
 
+// TestEveryVersion: the result is in the version that was asked for, CHECK is there from the version that has it on.
+func TestEveryVersion(t *testing.T) {
+	for _, version := range []string{"0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"} {
+		l := newLab(t, subnet4)
+		l.version = version
+		p := l.pod("a")
+		r := l.add(p)
+		text := string(p.result)
+		if !strings.Contains(text, `"cniVersion":"`+version+`"`) || strings.Contains(text, `"mtu"`) != (version == "1.1.0") ||
+			strings.Contains(text, `"version":"4"`) != (version < "1.0.0") || addresses(r) != "10.10.10.2/24" || r.Interfaces[2].Sandbox != p.ns.Path() {
+			t.Errorf("%s: %s", version, text)
+		}
+		if version >= "0.4.0" {
+			l.must("CHECK", p)
+		}
+		l.must("DEL", p)
+		if l.left() != "" {
+			t.Errorf("%s: left %s", version, l.left())
+		}
+	}
+}
+
+// TestABridgeThatIsFull: the kernel's limit is 1023 ports, which a large pool can reach; then an ADD says so, and leaves nothing.
+func TestABridgeThatIsFull(t *testing.T) {
+	l := newLab(t, `"bridge":"docker0","subnet":"10.0.0.0/16"`)
+	l.add(l.pod("first"))
+	nstest.Sh(t, l.node, "for i in $(seq 1022); do echo link add x$i master docker0 type veth peer name y$i; done | ip -batch -")
+	left := l.left()
+	p := l.pod("a")
+	l.refused("ADD", p, 101, "the bridge has 1023 ports already")
+	if l.left() != left {
+		t.Error("a refused ADD left something")
+	}
+	l.must("DEL", p)
+}
+
 func TestManyFirstAddsAtOnce(t *testing.T) {
 	l := newLab(t, subnet4)
 	const n = 24

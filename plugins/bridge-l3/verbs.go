@@ -53,8 +53,11 @@ func add(c *cni.Call) (*cni.Result, error) {
 	return job.result()
 }
 
-// refusal says which key asks for what this kernel has not got.
+// refusal gives the kernel's limits their codes, and says which key asks for what this kernel has not got.
 func refusal(conf podnet.Config, err error) error {
+	if errors.Is(err, rtnl.ErrBridgeFull) {
+		return cni.Errorf(cni.CodeNoAddress, "%w", err)
+	}
 	if !errors.Is(err, rtnl.ErrNoVLANs) {
 		return err
 	}

@@ -4,7 +4,7 @@
 #   make test        set up what the tests need, then run them all
 #   make build       static binaries into bin/
 #   make check       what a reviewer would say: gofmt, vet, lint
-#   make test-runtimes  pods made by containerd (as root)
+#   make test-runtimes  pods made by containerd and podman (as root)
 #   make bench       side by side with the peers (BENCH=cni|routed|portal)
 #   make lab-down    remove a lab that KEEP=1 left up
 
@@ -38,7 +38,7 @@ test: build
 
 test-runtimes: build
 	@test/need.sh runtimes
-	cd test/runtimes && $(GO) mod download && $(GO) vet . && $(GO) test -count=1 -timeout 9m .
+	cd test/runtimes && $(GO) mod download && $(GO) vet ./... && $(GO) test -count=1 -timeout 9m .
 
 check:
 	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt: $$out"; exit 1; }

@@ -6,9 +6,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -36,7 +39,9 @@ func (s Status) metrics() string {
 	gauge("routed_routes_unprogrammed", "Routes that the kernel refused.", failed)
 	gauge("routed_announced", "Prefixes announced.", len(s.Announced))
 	gauge("routed_held_back", "Prefixes that lack the proof to be announced.", len(s.Held))
-	gauge("routed_refused", "Learned ways that policy refuses.", len(s.Refused))
+	gauge("routed_prefixes_damped", "Prefixes that flap and are followed once a second.", s.Damped)
+	s.writeProofs(&b)
+	s.writeRefused(&b)
 	family("routed_sync_total", "counter", "Rounds of bringing kernel and announcements up to date, by result.")
 	fmt.Fprintf(&b, "routed_sync_total{result=\"ok\"} %d\nrouted_sync_total{result=\"error\"} %d\n", s.Rounds.OK, s.Rounds.Failed)
 	family("routed_sync_seconds_total", "counter", "Time spent in these rounds.")
@@ -62,6 +67,44 @@ func (s Status) metrics() string {
 		}
 	}
 	return b.String()
+}
+
+// What a peer or a cluster may grow without end gets no more lines than these.
+const (
+	mostProofs  = 1000
+	mostReasons = 15
+)
+
+// writeProofs says of each prefix of our own whether it is announced, and what it lacks.
+func (s Status) writeProofs(b *strings.Builder) {
+	fmt.Fprint(b, "# HELP routed_proof 1 when the prefix is announced; else the reason says what it lacks.\n# TYPE routed_proof gauge\n")
+	n := 0
+	line := func(prefix netip.Prefix, why, lacks string, v int) {
+		if n++; n <= mostProofs {
+			fmt.Fprintf(b, "routed_proof{prefix=%q,kind=%q,reason=%q} %d\n", prefix, why, lacks, v)
+		}
+	}
+	for _, x := range s.Held {
+		line(x.Prefix, x.Why, x.Lacks, 0)
+	}
+	for _, x := range s.Announced {
+		line(x.Prefix, x.Why, "", 1)
+	}
+}
+
+// writeRefused counts the ways that are not used, by reason.
+func (s Status) writeRefused(b *strings.Builder) {
+	fmt.Fprint(b, "# HELP routed_refused Learned ways that are not used, by reason.\n# TYPE routed_refused gauge\n")
+	count := map[string]int{}
+	for _, x := range s.Refused {
+		if _, known := count[x.Reason]; !known && len(count) >= mostReasons {
+			x.Reason = "other"
+		}
+		count[x.Reason]++
+	}
+	for _, reason := range slices.Sorted(maps.Keys(count)) {
+		fmt.Fprintf(b, "routed_refused{reason=%q} %d\n", reason, count[reason])
+	}
 }
 
 // ready is nil when peers know of this node: a session stands, and nothing waits to be programmed.

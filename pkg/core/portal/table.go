@@ -5,6 +5,7 @@ package portal
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -154,6 +155,21 @@ type Refusal struct {
 
 // String is for a log: what is refused to whom, and why.
 func (r Refusal) String() string { return fmt.Sprintf("%s of %s: %s", r.Key, r.Service, r.Why) }
+
+// NotProgrammed is the error of a data plane that answers as a Table says, but for these services: the kernel refuses them.
+type NotProgrammed map[service.Name]error
+
+// Error names the services.
+func (n NotProgrammed) Error() string { return errors.Join(n.Each()...).Error() }
+
+// Each is one error for each service.
+func (n NotProgrammed) Each() []error {
+	var errs []error
+	for _, name := range slices.SortedFunc(maps.Keys(n), service.Name.Compare) {
+		errs = append(errs, fmt.Errorf("service %s: the kernel refuses it: %w", name, n[name]))
+	}
+	return errs
+}
 
 // Inside reports that a is on this node.
 func (t Table) Inside(a netip.Addr) bool { return len(t.Here) == 0 || within(t.Here, a) }

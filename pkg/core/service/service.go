@@ -4,6 +4,7 @@
 package service
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"time"
@@ -37,6 +38,11 @@ type Name struct{ Namespace, Name string }
 
 // String is namespace/name, as kubectl and kube-proxy print it.
 func (n Name) String() string { return n.Namespace + "/" + n.Name }
+
+// Compare orders names by namespace and name.
+func (n Name) Compare(o Name) int {
+	return cmp.Or(cmp.Compare(n.Namespace, o.Namespace), cmp.Compare(n.Name, o.Name))
+}
 
 // PortName identifies one port of a Service; Port is empty for a Service with one unnamed port.
 type PortName struct {

@@ -26,11 +26,32 @@ func (c change) phase() int {
 	return 2
 }
 
-// order sorts changes by phase, and so that those of one set stand together.
-func order(cs []change) {
-	slices.SortFunc(cs, func(a, b change) int {
-		return cmp.Or(cmp.Compare(a.phase(), b.phase()), cmp.Compare(a.set, b.set), cmp.Compare(a.key, b.key), cmp.Compare(a.mark, b.mark), cmp.Compare(a.end, b.end))
-	})
+// order puts changes in the order of their phases, those of one set side by side, and intervals in theirs: the kernel wants
+// to see where one begins before it sees where it ends.
+func order(cs []change) []change {
+	const sets = 32
+	var count, at [3 * sets]int
+	place := func(c change) int { return c.phase()*sets + int(c.set) }
+	for _, c := range cs {
+		count[place(c)]++
+	}
+	for i := 1; i < len(at); i++ {
+		at[i] = at[i-1] + count[i-1]
+	}
+	out := make([]change, len(cs))
+	for _, c := range cs {
+		out[at[place(c)]] = c
+		at[place(c)]++
+	}
+	for phase := range 3 {
+		for _, id := range []setID{setAdmit, setHere, setNets} {
+			end := at[phase*sets+int(id)]
+			slices.SortFunc(out[end-count[phase*sets+int(id)]:end], func(a, b change) int {
+				return cmp.Or(cmp.Compare(a.key, b.key), cmp.Compare(a.mark, b.mark), cmp.Compare(a.end, b.end))
+			})
+		}
+	}
+	return out
 }
 
 // Elements in one message: its list is an attribute, whose length is 16 bits.
@@ -41,7 +62,7 @@ const elemSize = 2 * 112
 
 // write appends the changes to b in order; flush is called when b is full and must empty it.
 func (t *table) write(b *batch, limit int, cs []change, flush func() error) error {
-	order(cs)
+	cs = order(cs)
 	for len(cs) > 0 {
 		now := cs[0].phase()
 		end := slices.IndexFunc(cs, func(c change) bool { return c.phase() != now })

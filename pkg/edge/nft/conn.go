@@ -87,7 +87,7 @@ func (c *conn) commit(b *batch) error {
 			}
 			if code := int32(binary.NativeEndian.Uint32(m.body)); code != 0 { //nolint:gosec // an errno, negated
 				c.drain()
-				return fmt.Errorf("transaction refused at message %d of %d: %w", m.seq, b.n, unix.Errno(-code))
+				return refusal{m.seq, b.n, unix.Errno(-code)}
 			}
 			acked = true
 		}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -44,7 +45,8 @@ func (d *DataPlane) Forget() {
 func (d *DataPlane) Close() error { return d.c.close() }
 
 // Apply makes the kernel answer as t says, in one transaction (in an order that keeps every service whole if it is too
-// large for one). The first Apply reads what the kernel has and changes only what is not right. After an error the next
+// large for one). If the kernel refuses it because of some services, the others are programmed and the error is a
+// portal.NotProgrammed, each time until those services change. The first Apply reads what the kernel has and changes only what is not right. After an error the next
 // Apply reads again, whatever state the kernel was left in.
 func (d *DataPlane) Apply(ctx context.Context, t portal.Table) error {
 	began, err := d.c.generation()
@@ -64,6 +66,9 @@ func (d *DataPlane) Apply(ctx context.Context, t portal.Table) error {
 			tab.known = false
 			err = d.apply(tab, t)
 		}
+		if errors.As(err, new(refusal)) {
+			err = d.isolate(tab, &t)
+		}
 		if err != nil {
 			tab.known = false
 			errs = append(errs, fmt.Errorf("program table %s %s: %w", tab.f.name, tab.name, err))
@@ -71,6 +76,13 @@ func (d *DataPlane) Apply(ctx context.Context, t portal.Table) error {
 	}
 	if len(errs) > 0 {
 		return errors.Join(errs...)
+	}
+	bad := portal.NotProgrammed{}
+	for _, tab := range d.tables {
+		maps.Copy(bad, tab.bad)
+	}
+	if len(bad) > 0 {
+		return bad
 	}
 	if ended, err := d.c.generation(); err == nil && (trusted || looked) && ended == began+d.c.commits {
 		d.gen = ended // whatever happened since we began was ours
@@ -83,6 +95,7 @@ func (d *DataPlane) apply(tab *table, next portal.Table) error {
 	var cs []change
 	var refs map[elemKey]int
 	changed, since := next.Since(tab.last)
+	since = since && !tab.blames(changed)
 	if since && tab.unused && !tab.concerns(changed) || !tab.known && tab.f == ip6 && !tab.used(&next) {
 		tab.unused, tab.last = true, next
 		tab.last.Portals = nil
@@ -100,6 +113,7 @@ func (d *DataPlane) apply(tab *table, next portal.Table) error {
 			return err
 		}
 		cs = compareElems(want, have)
+		tab.bad = nil
 	}
 	if err := d.write(tab, &b, cs); err != nil {
 		return err
@@ -142,6 +156,13 @@ func (t *table) used(next *portal.Table) bool {
 		}
 	}
 	return false
+}
+
+// blames reports that one of the changes is of a service that the kernel has refused: then nobody knows what it holds of it.
+func (t *table) blames(changed []portal.Change) bool {
+	return len(t.bad) > 0 && slices.ContainsFunc(changed, func(c portal.Change) bool {
+		return c.Was != nil && t.bad[c.Was.Service.Name] != nil || c.Now != nil && t.bad[c.Now.Service.Name] != nil
+	})
 }
 
 // concerns reports that one of the changes is this family's.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/l3edge/l3edge/pkg/core/mark"
 	"github.com/l3edge/l3edge/pkg/core/portal"
+	"github.com/l3edge/l3edge/pkg/core/service"
 )
 
 // table is one family's table and what we know to be in it.
@@ -16,11 +17,12 @@ type table struct {
 	f       *family
 	sets    []set
 	chains  []chain
-	unused  bool            // nothing of last is this family's, and the kernel was left alone
-	known   bool            // the rest of this is true
-	last    portal.Table    // by its identity; its Portals are not kept
-	refs    map[elemKey]int // how many portals ask for a shared element
-	classes map[string]bool // chains of endpoint counts that exist
+	unused  bool                   // nothing of last is this family's, and the kernel was left alone
+	known   bool                   // the rest of this is true
+	last    portal.Table           // by its identity; its Portals are not kept
+	bad     map[service.Name]error // what the kernel has refused, and why
+	refs    map[elemKey]int        // how many portals ask for a shared element
+	classes map[string]bool        // chains of endpoint counts that exist
 }
 
 // services is portald's table of one family.

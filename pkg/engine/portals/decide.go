@@ -62,6 +62,7 @@ type decider struct {
 	stray        map[portal.Key]error     // what nobody can answer
 	health       beacons
 	before       map[portal.Key]answer // what is in force, where that is not what is wanted
+	denied       portal.NotProgrammed  // what is wanted and was refused
 }
 
 // answer is a portal and who answers it; nobody: it is not answered.

@@ -67,10 +67,11 @@ type Keeper struct {
 	meter
 
 	// Owned by Sync.
-	prepared   bool           // the host is fit, as far as known
-	idle       map[Plane]bool // what is not in use and has been cleaned up
-	flowsError string         // why stale flows could not be forgotten; empty: they were
-	portErrors []error        // health ports that are closed
+	prepared   bool                 // the host is fit, as far as known
+	idle       map[Plane]bool       // what is not in use and has been cleaned up
+	flowsError string               // why stale flows could not be forgotten; empty: they were
+	portErrors []error              // health ports that are closed
+	denied     portal.NotProgrammed // what the kernel refuses
 
 	mu         sync.Mutex     // guards the rest; what d holds is changed by Sync alone, with mu, and read by Sync also without
 	d          *decider       // for decided; nil: no source has said anything
@@ -175,8 +176,8 @@ func (k *Keeper) Sync(ctx context.Context) error {
 	if h := &k.d.health; k.o.HealthPorts != nil && (h.changed || look || len(k.portErrors) > 0) {
 		k.portErrors, h.changed = k.o.HealthPorts(h.ports()), false
 	}
-	k.complain(slices.Concat(flatten(source), want.Problems, k.portErrors))
 	err := k.sync(ctx, want, n, nets, look)
+	k.complain(slices.Concat(flatten(source), want.Problems, k.portErrors, k.denied.Each()))
 	k.syncTime.observe(time.Since(began))
 	defer k.moved.ring()
 	k.mu.Lock()
@@ -220,8 +221,10 @@ func (k *Keeper) sync(ctx context.Context, want Desired, n node.Node, nets []net
 			return err
 		}
 	}
-	if err := k.Program(ctx, want); err != nil {
+	if err := k.Program(ctx, want); err != nil && !errors.As(err, &k.denied) {
 		return err
+	} else if err == nil {
+		k.denied = nil
 	}
 	k.forget(want)
 	return nil
@@ -239,6 +242,7 @@ func (k *Keeper) settle(news uint64) {
 	if k.news != news { // something came while the kernel was busy
 		k.behind = k.lastSync
 	}
+	k.d.denied = k.denied
 	k.tell(portsBefore)
 	k.d.settled()
 	k.once.Do(func() {
@@ -251,7 +255,8 @@ func (k *Keeper) settle(news uint64) {
 }
 
 // Program gives each data plane its part, first to the one that takes portals over from the other, so that no portal is
-// without an answer in between; then it cleans up a data plane that has no part.
+// without an answer in between; then it cleans up a data plane that has no part. A portal.NotProgrammed tells of services
+// that are left out; everything else is done then.
 func (k *Keeper) Program(ctx context.Context, want Desired) error {
 	type part struct {
 		plane Plane
@@ -262,13 +267,14 @@ func (k *Keeper) Program(ctx context.Context, want Desired) error {
 		{k.o.Kernel, want.Kernel, k.o.Mode == NFTables || len(want.Kernel.Portals) > 0},
 		{k.o.Proxy, want.User, k.o.Mode == Userspace || len(want.User.Portals) > 0},
 	}
+	var denied portal.NotProgrammed
 	if k.d != nil && k.d.handsOver() {
 		slices.Reverse(parts)
 	}
 	for _, p := range parts {
 		if p.used {
 			k.idle[p.plane] = false
-			if err := p.plane.Apply(ctx, p.table, want.Tuning); err != nil {
+			if err := p.plane.Apply(ctx, p.table, want.Tuning); err != nil && !errors.As(err, &denied) {
 				return err
 			}
 		}
@@ -280,6 +286,9 @@ func (k *Keeper) Program(ctx context.Context, want Desired) error {
 			}
 			k.idle[p.plane] = true
 		}
+	}
+	if len(denied) > 0 {
+		return denied
 	}
 	return nil
 }

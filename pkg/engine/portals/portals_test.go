@@ -236,7 +236,7 @@ func TestProblemsAreToldOncePerChange(t *testing.T) {
 		r.sync(t)
 	}
 	want := `level=ERROR msg=problem error="TCP 172.30.0.1:80 of default/stray: outside the portal net 10.100.0.0/16"
-level=ERROR msg=problem error="service default/web: l3edge.dev/balance: \"best\" is none of round-robin least-connections random-two hash"
+level=ERROR msg=problem error="service default/web: l3edge.dev/balance: \"best\" is none of round-robin least-connections random-two maglev"
 level=ERROR msg=problem error="web.yaml:4: no such thing"
 level=INFO msg="opened portal" service=good portal="TCP 10.100.0.6:80"
 level=INFO msg="opened portal" service=web portal="TCP 10.100.0.5:80"

@@ -109,6 +109,9 @@ func (d *decider) held() map[portal.Key]portal.Portal {
 			out[key] = was.Portal
 		}
 	}
+	if len(d.denied) > 0 {
+		maps.DeleteFunc(out, func(_ portal.Key, p portal.Portal) bool { return d.denied[p.Service.Name] != nil })
+	}
 	return out
 }
 

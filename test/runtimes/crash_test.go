@@ -138,7 +138,7 @@ func (n *node) plugins() (pids []int) {
 }
 
 // A crash may leave libcni's file of a result cut off, as it writes it in place. The libcni in containerd 1.6 then cannot
-// stop the pod: it never gets as far as to ask the plugins. docs/reference/bridge-l3.md says what helps, which is done here.
+// stop the pod: it never gets as far as to ask the plugins. docs/reference/runtimes.md says what helps, which is done here.
 func TestCutOffResult(t *testing.T) {
 	n := crashNode(t)
 	s := n.run(t, "victim", tcp80)

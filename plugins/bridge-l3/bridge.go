@@ -87,13 +87,7 @@ func ensureVLAN(host *rtnl.Conn, bridge rtnl.Link, want attach.Attachment) (rtnl
 	}
 	port, err := host.Link(leg.Port.Name)
 	if errors.Is(err, rtnl.ErrNoLink) {
-		err = host.MakeVeth(leg.Port, bridge.Index, attach.Pod{Name: leg.Name, MAC: leg.MAC, MTU: leg.Port.MTU}, -1)
-		if err == nil {
-			err = apply(want.Bridge.Fresh)
-		}
-		if err == nil || errors.Is(err, rtnl.ErrExists) { // another ADD was faster
-			port, err = host.Link(leg.Port.Name)
-		}
+		port, err = makeLeg(host, bridge, want)
 	}
 	if err != nil {
 		return bridge, err
@@ -103,6 +97,23 @@ func ensureVLAN(host *rtnl.Conn, bridge rtnl.Link, want attach.Attachment) (rtnl
 		return gateway, err
 	}
 	return gateway, errors.Join(host.SetVLANs(port.Index, leg.Port), host.Up(gateway.Index, false), host.StartPort(leg.Port))
+}
+
+// makeLeg makes the leg, and returns its port; another ADD may be faster.
+func makeLeg(host *rtnl.Conn, bridge rtnl.Link, want attach.Attachment) (rtnl.Link, error) {
+	leg := want.Bridge.Leg
+	err := host.MakeVeth(leg.Port, bridge.Index, attach.Pod{Name: leg.Name, MAC: leg.MAC, MTU: leg.Port.MTU}, -1)
+	if err == nil {
+		err = apply(want.Bridge.Fresh)
+	}
+	if err != nil && !errors.Is(err, rtnl.ErrExists) {
+		return rtnl.Link{}, err
+	}
+	port, err := host.Link(leg.Port.Name)
+	if errors.Is(err, rtnl.ErrNoLink) {
+		err = cni.Errorf(cni.CodeConflict, "vlan: the gateway's interface is to be %s, and somebody else has an interface of that name", leg.Name)
+	}
+	return port, err
 }
 
 // ensureGateway gives the bridge a gateway address, which it has already for all but the first pod. Beside another address

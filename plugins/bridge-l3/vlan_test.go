@@ -116,3 +116,26 @@ func TestTheGatewaysLegIsMadeOnce(t *testing.T) {
 		t.Errorf("tentative:\n%s", out)
 	}
 }
+
+func TestTheGatewaysNameMayBeTaken(t *testing.T) {
+	conf, _, err := parse(call(t, `{"vlan":5,"subnet":"10.10.10.0/24"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := conf.Sets[0]
+	want := attach.Decide(conf.Attach(attach.Spec{MTU: 1400, Addrs: []attach.Addr{{Addr: set[0].Last, Subnet: set[0].Subnet, Gateway: set[0].Gateway}}}))
+	want.Bridge.Filtering = false
+	node := nstest.New(t)
+	nstest.Run(t, node, "ip", "link", "add", "cni0.5", "type", "bridge")
+	nstest.Do(t, node, func() error {
+		host, err := rtnl.Dial()
+		if err != nil {
+			return err
+		}
+		defer host.Close()
+		if _, err := ensureBridge(host, rtnl.Link{}, want, conf); err == nil || !strings.Contains(err.Error(), "somebody else has an interface of that name") {
+			t.Errorf("got %v", err)
+		}
+		return nil
+	})
+}

@@ -619,6 +619,9 @@ esac
 	l.must("CHECK", p)
 	reach(t, p.ns, l.node, "10.7.0.1")
 	reach(t, p.ns, l.node, "fd07::1") // the subnet's first, as none was named
+	nstest.Sh(t, l.node, "echo 0 >/proc/sys/net/ipv6/conf/all/forwarding")
+	l.refused("STATUS", p, 51, "net/ipv6/conf/all/forwarding is 0")
+	nstest.Sh(t, l.node, "echo 1 >/proc/sys/net/ipv6/conf/all/forwarding")
 	l.must("DEL", p)
 	l.must("GC", p)
 	l.must("STATUS", p)
@@ -634,7 +637,7 @@ esac
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff("ADD CHECK DEL GC STATUS ADD DEL", strings.Join(strings.Fields(string(text)), " ")); diff != "" {
+	if diff := cmp.Diff("ADD CHECK STATUS DEL GC STATUS ADD DEL", strings.Join(strings.Fields(string(text)), " ")); diff != "" {
 		t.Errorf("calls (-want +got):\n%s", diff)
 	}
 	l.path = "/nowhere"

@@ -56,6 +56,15 @@ func status(c *cni.Call) error {
 		return nil
 	}
 	v4, v6 := conf.Families()
+	if conf.Delegate != "" { // whose families the bridge tells, once a pod is there
+		addrs, err := host.Addrs(bridge.Index, 0)
+		if err != nil {
+			return cni.Errorf(cni.CodeNotAvailable, "%w", err)
+		}
+		for _, a := range addrs {
+			v4, v6 = v4 || a.Addr().Is4(), v6 || a.Addr().Is6() && !a.Addr().IsLinkLocalUnicast()
+		}
+	}
 	for _, s := range attach.NodeSettings(v4, v6, true) {
 		if v, err := sysctl.Get(s.Name); err == nil && v != s.Value {
 			return cni.Errorf(cni.CodeLimitedConnectivity, "%s is %s: pods cannot leave this node until it is %s", s.Name, v, s.Value)

@@ -147,3 +147,27 @@ func TestWeights(t *testing.T) {
 		return strings.Contains(l.mls.output(), `kubminion1: routed has been stopped`)
 	})
 }
+
+// TestFewCapabilities runs with what conf/systemd/routed.service leaves it.
+func TestFewCapabilities(t *testing.T) {
+	l := newLab(t)
+	l.dual(t)
+	routers6[0].start(t, l.mls)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := l.n1
+	n.sh(t, "echo 0 >/proc/sys/net/ipv4/ip_forward")
+	n.process = start(t, n.Handle, []string{"ROUTED_IS_ME=1"}, "setpriv", "--no-new-privs", "--bounding-set=-all,+net_admin,+net_raw,+net_bind_service", "--inh-caps=-all",
+		self, "--node="+n.name, "--node-file="+n.dir+"/node.json", "--socket="+n.dir+"/routed.sock", "--cni-conf-dir="+n.dir,
+		"--peer=10.20.30.1,gtsm,bfd=300ms", "--pod-subnet=10.10.10.0/24", "--pod-subnet=fd10:10:0:10::/64")
+	within(t, promised, "announced", func() bool { return l.mls.has(t, "10.10.10.0/24", "fd10:10:0:10::/64") })
+	if out := n.output(); strings.Contains(out, "level=WARN") || !strings.Contains(out, "turned on forwarding") {
+		t.Errorf("something could not be done:\n%s", out)
+	}
+	caps, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.cmd.Process.Pid))
+	if err != nil || !strings.Contains(string(caps), "CapEff:\t0000000000003400") { // bits 10, 12 and 13 (linux/capability.h)
+		t.Errorf("capabilities %v %s", err, caps)
+	}
+}

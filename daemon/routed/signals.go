@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/l3edge/l3edge/pkg/core/route"
 	"github.com/l3edge/l3edge/pkg/edge/systemd"
 )
 
@@ -26,6 +27,8 @@ func (d *wiring) awaitEnd(ctx context.Context) error {
 		if sig == syscall.SIGUSR2 || sig == syscall.SIGTERM && d.conf.Load().keep {
 			d.log.Info("handing over: peers and kernel keep our routes")
 			d.handOver()
+		} else if _, stage := d.vips.now(); stage != route.Serving {
+			d.because("drained, and routed has been stopped")
 		}
 		d.stop()
 		return nil
@@ -37,6 +40,13 @@ func (d *wiring) handOver() {
 	d.handedOver.Store(true)
 	if sp := d.state.speaking(); sp != nil {
 		sp.HandOver()
+	}
+}
+
+// because gives the reason that peers hear when sessions end.
+func (d *wiring) because(text string) {
+	if sp := d.state.speaking(); sp != nil {
+		sp.Because(d.conf.Load().node + ": " + text)
 	}
 }
 

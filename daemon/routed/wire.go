@@ -147,8 +147,8 @@ func (d *wiring) assemble(id identity) error {
 	})
 	d.loop = loop.New(loop.Options{Name: "routes", Sync: d.router.Sync, Log: d.log, Resync: time.Minute})
 	d.tellNextHops()
-	d.speaker.Because(conf.node + ": routed has been stopped")
 	d.state.running(id, d.speaker, d.router)
+	d.because("routed has been stopped")
 	if d.handedOver.Load() {
 		d.speaker.HandOver()
 	}

@@ -361,6 +361,14 @@ func TestMalformedMessages(t *testing.T) {
 		{"a prefix of 33 bits", update([]byte{33, 10, 10, 20, 1, 1}, origin, asPath, nextHop)},
 		{"an aggregator of three bytes", update(nlri, origin, asPath, nextHop, []byte{0xc0, 7, 3, 1, 2, 3})},
 		{"a large community of five bytes", update(nlri, origin, asPath, nextHop, []byte{0xc0, 32, 5, 1, 2, 3, 4, 5})},
+		{"an origin without its transitive flag", update(nlri, []byte{0, 1, 1, 0}, asPath, nextHop)},
+		{"an empty AS path from another AS", update(nlri, origin, []byte{0x40, 2, 0}, nextHop)},
+		{"a next hop of all zeros", update(nlri, origin, asPath, []byte{0x40, 3, 4, 0, 0, 0, 0})},
+		{"a tunnel encapsulation cut short", update(nlri, origin, asPath, nextHop, []byte{0xc0, 23, 3, 0, 8, 0})},
+		{"a prefix SID cut short", update(nlri, origin, asPath, nextHop, []byte{0xc0, 40, 2, 1, 0})},
+		{"an IPv6 next hop of no bytes", update(nil, origin, asPath, []byte{0x80, 14, 5, 0, 2, 1, 0, 0})},
+		{"an IPv6 prefix of 129 bits", update(nil, origin, asPath, append(append([]byte{0x80, 14, 38, 0, 2, 1, 16}, make([]byte, 16)...), append([]byte{0, 129}, make([]byte, 16)...)...))},
+		{"a link bandwidth that is no number", update(nlri, origin, asPath, nextHop, []byte{0xc0, 16, 8, 0x40, 4, 0xfa, 0x56, 0x7f, 0xc0, 0, 0})},
 		{"a message shorter than its header", append(bytes.Repeat([]byte{0xff}, 16), 0, 4, 2)},
 	}
 	for _, tt := range tests {

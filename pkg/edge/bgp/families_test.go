@@ -3,7 +3,10 @@
 package bgp
 
 import (
+	"encoding/binary"
 	"fmt"
+	"io"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -210,6 +213,58 @@ func TestShutdownText(t *testing.T) {
 	n.Because("kubminion1: taken out of service")
 	n.stop()
 	within(t, 3*time.Second, "the router knows why", func() bool { return m.said("the peer has been shut down: kubminion1: taken out of service") })
+}
+
+// TestLongLived lets a node go without a word and never come back.
+func TestLongLived(t *testing.T) {
+	loopback(t)
+	router := mls()
+	router.ListenAs.LongLived = time.Hour
+	m := run(t, router)
+	cfg := node(2, Peer{Name: "127.0.0.1", Settings: Settings{LongLived: time.Hour}})
+	cfg.RestartTime = time.Second
+	n := run(t, cfg, "10.10.20.0/24")
+	within(t, 3*time.Second, "route", func() bool { return m.has("10.10.20.0/24", "127.0.0.2") })
+	n.HandOver()
+	n.stop()
+	within(t, 5*time.Second, "kept beyond the restart time, marked as stale", func() bool {
+		return m.has("10.10.20.0/24", "127.0.0.2") && strings.Contains(wire(t, m, "10.10.20.0/24"), "llgr-stale")
+	})
+}
+
+// TestCollector is one (BMP, RFC 7854): it hears who the speaker is, of the peer, and what that says.
+func TestCollector(t *testing.T) {
+	loopback(t)
+	l, err := net.Listen("tcp", "127.0.0.9:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	cfg := mls()
+	cfg.Collectors = []netip.AddrPort{l.Addr().(*net.TCPAddr).AddrPort()}
+	run(t, cfg)
+	c, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	run(t, node(2, Peer{Name: "127.0.0.1"}), "10.10.20.0/24")
+	const initiation, peerUp, monitoring = 4, 3, 0
+	heard := map[byte]bool{}
+	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	for !heard[initiation] || !heard[peerUp] || !heard[monitoring] {
+		head := make([]byte, 6)
+		if _, err := io.ReadFull(c, head); err != nil {
+			t.Fatalf("heard %v: %v", heard, err)
+		}
+		if head[0] != 3 { // the version
+			t.Fatalf("header %v", head)
+		}
+		heard[head[5]] = true
+		if _, err := io.CopyN(io.Discard, c, int64(binary.BigEndian.Uint32(head[1:]))-6); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 func TestParseCommunity(t *testing.T) {

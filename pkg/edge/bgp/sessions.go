@@ -4,10 +4,8 @@ package bgp
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -50,7 +48,7 @@ func (t *sessions) init(peers []Peer) {
 func (t *sessions) expect(name string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.byName[name] == nil {
+	if e := t.byName[name]; e == nil || e.Dynamic { // one of that name may be about to go
 		t.byName[name] = &entry{Session: Session{Peer: name, State: Idle, Since: time.Now()}}
 	}
 }
@@ -91,7 +89,10 @@ func (t *sessions) update(addr netip.Addr, f func(*entry)) (Session, bool) {
 	s := t.byAddr[addr]
 	if s == nil {
 		s = &entry{Session: Session{Peer: addr.String(), Address: addr, Dynamic: true, State: Idle}}
-		t.byAddr[addr], t.byName[s.Peer] = s, s
+		t.byAddr[addr] = s
+		if t.byName[s.Peer] == nil { // else a configured peer of that name has no address yet
+			t.byName[s.Peer] = s
+		}
 	}
 	return t.change(s, f)
 }
@@ -195,68 +196,10 @@ func (t *sessions) forget(addr netip.Addr) {
 	defer t.mu.Unlock()
 	if s := t.byAddr[addr]; s != nil && s.Dynamic {
 		delete(t.byAddr, addr)
-		delete(t.byName, s.Peer)
-	}
-}
-
-// Synced reports that every configured peer has a session and has sent all it has (End-of-RIB, RFC 4724 section 2).
-func (s *Speaker) Synced() bool {
-	s.sessions.mu.Lock()
-	defer s.sessions.mu.Unlock()
-	known := false
-	for _, x := range s.sessions.byName {
-		if x.Dynamic {
-			continue
+		if t.byName[s.Peer] == s {
+			delete(t.byName, s.Peer)
 		}
-		if x.State != Established || !x.Synced {
-			return false
-		}
-		known = true
 	}
-	return known
-}
-
-// Sessions lists all peers, the configured ones and whoever connected from a listen range, sorted by name.
-func (s *Speaker) Sessions(ctx context.Context) ([]Session, error) {
-	s.sessions.mu.Lock()
-	var out []Session
-	for _, x := range s.sessions.byName {
-		out = append(out, x.Session)
-	}
-	s.sessions.mu.Unlock()
-	slices.SortFunc(out, func(a, b Session) int { return strings.Compare(a.Peer, b.Peer) })
-	select {
-	case <-s.started:
-	default:
-		return out, nil
-	}
-	err := s.srv.ListPeer(ctx, &api.ListPeerRequest{EnableAdvertised: true}, func(p *api.Peer) {
-		for i := range out {
-			if out[i].Address.String() != p.GetState().GetNeighborAddress() || out[i].State != Established {
-				continue
-			}
-			for _, f := range p.GetAfiSafis() {
-				out[i].In += f.GetState().GetReceived()
-				out[i].Out += f.GetState().GetAdvertised()
-			}
-		}
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list peers: %w", err)
-	}
-	s.srv.ListBfdPeer(ctx, func(addr string, st *api.BfdPeerState) {
-		for i := range out {
-			if out[i].Address.String() == addr {
-				out[i].BFD = bfdStates[st.GetSessionState()]
-			}
-		}
-	})
-	return out, nil
-}
-
-var bfdStates = map[api.BfdSessionState]string{
-	api.BfdSessionState_BFD_SESSION_STATE_UP: "up", api.BfdSessionState_BFD_SESSION_STATE_DOWN: "down",
-	api.BfdSessionState_BFD_SESSION_STATE_INIT: "init", api.BfdSessionState_BFD_SESSION_STATE_ADMIN_DOWN: "admin-down",
 }
 
 // report notes why a configured peer has no session and tells whoever listens, once per reason.
@@ -361,25 +304,6 @@ func families(caps []bgp.ParameterCapabilityInterface) map[bgp.Family]bool {
 var states = map[bgp.FSMState]State{
 	bgp.BGP_FSM_IDLE: Idle, bgp.BGP_FSM_CONNECT: Active, bgp.BGP_FSM_ACTIVE: Active, bgp.BGP_FSM_OPENSENT: OpenSent,
 	bgp.BGP_FSM_OPENCONFIRM: OpenConfirm, bgp.BGP_FSM_ESTABLISHED: Established,
-}
-
-// explain puts gobgp's reason into words that say what to do, where it is not plain.
-func explain(reason api.PeerState_DisconnectReason, text string) string {
-	switch {
-	case reason == api.PeerState_DISCONNECT_REASON_NOTIFICATION_SENT && strings.Contains(text, "administrative reset"):
-		return "BFD: nothing heard from the peer" // nobody but BFD resets a session from here
-	case reason == api.PeerState_DISCONNECT_REASON_BAD_PEER_AS:
-		return "the peer's ASN is not the one configured"
-	case reason == api.PeerState_DISCONNECT_REASON_HOLD_TIMER_EXPIRED:
-		return "nothing heard from the peer for the hold time"
-	case reason == api.PeerState_DISCONNECT_REASON_READ_FAILED:
-		return "the peer closed the connection"
-	case reason == api.PeerState_DISCONNECT_REASON_GRACEFUL_RESTART:
-		return "lost without a word: its routes are kept while it may be restarting"
-	case reason == api.PeerState_DISCONNECT_REASON_RESTART_TIMER_EXPIRED:
-		return "did not come back within its restart time: its routes are gone"
-	}
-	return text
 }
 
 // Reachable says which peers connected links lead to. A session whose link is gone is dropped at once, with all that was

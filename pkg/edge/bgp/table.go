@@ -13,14 +13,22 @@ import (
 	"github.com/l3edge/l3edge/pkg/core/route"
 )
 
-// offer is all best ways to one prefix. Both slices are shared between prefixes and never changed.
+// offer is all best ways to one prefix; nil: none. It is shared between prefixes and never changed.
 type offer struct {
 	via []route.Via
 	ids []uint32 // path identifiers (RFC 7911) beside via; nil when all are 0
 }
 
-func (o offer) id(i int) uint32 {
-	if o.ids == nil {
+// ways are all ways; the caller must not change them.
+func (o *offer) ways() []route.Via {
+	if o == nil {
+		return nil
+	}
+	return o.via
+}
+
+func (o *offer) id(i int) uint32 {
+	if o == nil || o.ids == nil {
 		return 0
 	}
 	return o.ids[i]
@@ -31,15 +39,15 @@ func (o offer) id(i int) uint32 {
 // changed, not a history.
 type table struct {
 	mu      sync.Mutex
-	offers  map[netip.Prefix]offer
+	offers  map[netip.Prefix]*offer
 	dirty   map[netip.Prefix]struct{}
 	count   map[netip.Addr]int  // ways per peer
-	single  map[route.Via]offer // offers of one way, of which there are as few as next hops
+	single  map[route.Via]*offer // offers of one way, of which there are as few as next hops
 	changed chan struct{}
 }
 
 func (t *table) init() {
-	t.offers, t.dirty, t.single = map[netip.Prefix]offer{}, map[netip.Prefix]struct{}{}, map[route.Via]offer{}
+	t.offers, t.dirty, t.single = map[netip.Prefix]*offer{}, map[netip.Prefix]struct{}{}, map[route.Via]*offer{}
 	t.count = map[netip.Addr]int{}
 	t.changed = make(chan struct{}, 1)
 }
@@ -62,12 +70,12 @@ func (t *table) apply(paths []*apiutil.Path, most func(peer netip.Addr) uint32) 
 		}
 		before := t.offers[nlri.Prefix]
 		o := t.without(before, p.PeerAddress, p.RemoteID)
-		t.count[p.PeerAddress] += len(o.via) - len(before.via)
+		t.count[p.PeerAddress] += len(o.ways()) - len(before.ways())
 		if !p.Withdrawal {
 			t.count[p.PeerAddress]++
 			o = t.with(o, via(p), p.RemoteID)
 		}
-		if len(o.via) == 0 {
+		if o == nil {
 			delete(t.offers, nlri.Prefix)
 		} else {
 			t.offers[nlri.Prefix] = o
@@ -90,9 +98,9 @@ func (t *table) apply(paths []*apiutil.Path, most func(peer netip.Addr) uint32) 
 }
 
 // without is o less the way that one peer named under one identifier.
-func (t *table) without(o offer, peer netip.Addr, id uint32) offer {
-	var out offer
-	for i, v := range o.via {
+func (t *table) without(o *offer, peer netip.Addr, id uint32) *offer {
+	var out *offer
+	for i, v := range o.ways() {
 		if v.Peer != peer || o.id(i) != id {
 			out = t.with(out, v, o.id(i))
 		}
@@ -100,11 +108,11 @@ func (t *table) without(o offer, peer netip.Addr, id uint32) offer {
 	return out
 }
 
-func (t *table) with(o offer, v route.Via, id uint32) offer {
-	if len(o.via) == 0 && id == 0 {
+func (t *table) with(o *offer, v route.Via, id uint32) *offer {
+	if o == nil && id == 0 {
 		one, ok := t.single[v]
 		if !ok {
-			one = offer{via: []route.Via{v}}
+			one = &offer{via: []route.Via{v}}
 			if len(t.single) >= 4096 { // a peer that invents next hops gets no memory for it
 				clear(t.single)
 			}
@@ -112,9 +120,9 @@ func (t *table) with(o offer, v route.Via, id uint32) offer {
 		}
 		return one
 	}
-	out := offer{via: append(slices.Clone(o.via), v)}
-	if o.ids != nil || id != 0 {
-		for i := range o.via {
+	out := &offer{via: append(slices.Clone(o.ways()), v)}
+	if o != nil && o.ids != nil || id != 0 {
+		for i := range o.ways() {
 			out.ids = append(out.ids, o.id(i))
 		}
 		out.ids = append(out.ids, id)
@@ -129,6 +137,9 @@ func (t *table) signal() {
 	}
 }
 
+// manyDirty is more than changes at one time when no peer is telling its whole table.
+const manyDirty = 4096
+
 // Changed tells that Take has something to give. One token stands for any number of changes.
 func (s *Speaker) Changed() <-chan struct{} { return s.learned.changed }
 
@@ -139,7 +150,10 @@ func (s *Speaker) Take() []route.Learned {
 	defer t.mu.Unlock()
 	out := make([]route.Learned, 0, len(t.dirty))
 	for prefix := range t.dirty {
-		out = append(out, route.Learned{Prefix: prefix, Via: t.offers[prefix].via})
+		out = append(out, route.Learned{Prefix: prefix, Via: t.offers[prefix].ways()})
+	}
+	if len(out) > manyDirty { // a map never shrinks
+		t.dirty = map[netip.Prefix]struct{}{}
 	}
 	clear(t.dirty)
 	return out
@@ -152,7 +166,7 @@ func (s *Speaker) Learned() []route.Learned {
 	defer t.mu.Unlock()
 	out := make([]route.Learned, 0, len(t.offers))
 	for prefix, o := range t.offers {
-		out = append(out, route.Learned{Prefix: prefix, Via: o.via})
+		out = append(out, route.Learned{Prefix: prefix, Via: o.ways()})
 	}
 	return out
 }

@@ -84,15 +84,12 @@ type news struct {
 	changed  []route.Learned
 }
 
-func (n news) empty() bool {
-	return !n.topology && !n.reread && !n.decide && len(n.gone) == 0 && len(n.gateways) == 0 && len(n.changed) == 0
-}
-
 // some is how many lines of one kind a round logs one by one; more are told as a number.
 const some = 16
 
-// trust is how long the picture of the kernel is believed while news never ends.
-const trust = 2 * time.Minute
+// trust is how long the picture of the kernel is believed, and what was decided: a round later than that reads everything
+// anew, whatever was heard.
+const trust = 30 * time.Second
 
 // New returns a Router that has done nothing yet.
 func New(o Options) *Router {
@@ -128,8 +125,8 @@ func (r *Router) hear(f func()) {
 	f()
 }
 
-// Sync does one round: it brings kernel and speaker to what is wanted now. A round in which nothing was heard reads
-// everything anew. Changes that the kernel refused are an error; the others took effect, and the next round tries again.
+// Sync does one round: it brings kernel and speaker to what is wanted now. Every so often (trust) it reads everything
+// anew. Changes that the kernel refused are an error; the others took effect, and the next round tries again.
 func (r *Router) Sync(ctx context.Context) error {
 	if ctx.Err() != nil { // sessions that end with the process are no news
 		return nil
@@ -145,7 +142,7 @@ func (r *Router) Sync(ctx context.Context) error {
 	defer r.mu.Unlock()
 	err := r.lose(&n) // first: every millisecond loses packets
 	n.changed = r.o.Speaker.Take()
-	if n.empty() && r.damper.Damped() == 0 || began.Sub(r.read) > trust {
+	if began.Sub(r.read) > trust {
 		n.topology, n.reread, n.decide = true, true, true
 	}
 	r.damp(&n)

@@ -66,7 +66,7 @@ func claims(st *service.State, o *Options) []claim {
 			for _, a := range svc.ExternalIPs {
 				add(a, port.Port, ExternalIP)
 			}
-			if port.NodePort != 0 {
+			if port.NodePort != 0 && speaks(svc, v4) {
 				for _, a := range o.NodePortAddrs {
 					add(a, port.NodePort, NodePort)
 				}
@@ -81,7 +81,13 @@ func asks(svc *service.Service, port service.Port, v4 bool, o *Options) bool {
 	has := func(as []netip.Addr) bool {
 		return slices.ContainsFunc(as, func(a netip.Addr) bool { return a.Is4() == v4 })
 	}
-	return has(svc.ClusterIPs) || has(svc.LoadBalancers) || has(svc.ExternalIPs) || port.NodePort != 0 && has(o.NodePortAddrs)
+	return has(svc.ClusterIPs) || has(svc.LoadBalancers) || has(svc.ExternalIPs) || port.NodePort != 0 && speaks(svc, v4) && has(o.NodePortAddrs)
+}
+
+// speaks reports that a service is one of the family: its ClusterIPs say so, if it has any. The number of its NodePort is
+// free for others in a family that it does not speak.
+func speaks(svc *service.Service, v4 bool) bool {
+	return len(svc.ClusterIPs) == 0 || slices.ContainsFunc(svc.ClusterIPs, func(a netip.Addr) bool { return a.Is4() == v4 })
 }
 
 // nobody is a source range that no address lies in: ranges of the other family only still mean "not everybody".

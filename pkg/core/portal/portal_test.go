@@ -102,7 +102,7 @@ func addrList(s string) []netip.Addr {
 }
 
 // parseEndpoints reads "address:port[@node][%zone][>zone-hint][>>node-hint][!state]" words; states are down (not ready),
-// ending (terminating, serving), gone (terminating, not serving).
+// ending (terminating, serving), gone (terminating, not serving), leaving (terminating, and called ready all the same).
 func parseEndpoints(s string) []service.Endpoint {
 	var out []service.Endpoint
 	for _, w := range strings.Fields(s) {
@@ -114,6 +114,8 @@ func parseEndpoints(s string) []service.Endpoint {
 			e.Ready, e.Serving = false, false
 		case "ending":
 			e.Ready, e.Terminating = false, true
+		case "leaving":
+			e.Terminating = true
 		case "gone":
 			e.Ready, e.Serving, e.Terminating = false, false, true
 		}
@@ -190,7 +192,13 @@ type row struct{ sentence, packet, want string }
 
 func check(t *testing.T, lines []string, rows []row) {
 	t.Helper()
-	tab := Compute(world(t, lines), options())
+	checkOn(t, options(), lines, rows)
+}
+
+// checkOn is check on another node.
+func checkOn(t *testing.T, o Options, lines []string, rows []row) {
+	t.Helper()
+	tab := Compute(world(t, lines), o)
 	for _, r := range rows {
 		if got := tell(t, tab, r.packet); got != r.want {
 			t.Errorf("%s:\n  %s\n  got  %s\n  want %s", r.sentence, r.packet, got, r.want)

@@ -306,7 +306,7 @@ func TestUnit(t *testing.T) {
 			keys[k] = v
 		}
 	}
-	for k, want := range map[string]string{"KillSignal": "SIGTERM", "RestartKillSignal": "SIGUSR2", "RuntimeDirectoryPreserve": "yes"} {
+	for k, want := range map[string]string{"Type": "notify", "KillSignal": "SIGTERM", "RestartKillSignal": "SIGUSR2", "RuntimeDirectoryPreserve": "yes"} {
 		if keys[k] != want {
 			t.Errorf("%s=%s, want %s", k, keys[k], want)
 		}

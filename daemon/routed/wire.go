@@ -82,10 +82,11 @@ type wiring struct {
 	id         identity
 	vips       vips
 
-	up      map[string]bool // the peers whose sessions stand; tellSession's own
-	speaker *bgp.Speaker
-	router  *router.Router
-	loop    *loop.Loop
+	sessions *sessionLog
+	up       map[string]bool // the peers whose sessions stand; tellSession's own
+	speaker  *bgp.Speaker
+	router   *router.Router
+	loop     *loop.Loop
 }
 
 // run finds out who this node is, and then runs the speaker, the kernel's routes and the watch on it side by side.
@@ -138,6 +139,7 @@ func (d *wiring) assemble(id identity) error {
 	if len(conf.peers) == 0 {
 		sweep = min(sweep, 30*time.Second) // whoever is still there has connected again by then
 	}
+	d.sessions = newSessionLog(d.log)
 	d.speaker = bgp.New(cfg, d.log, d.tellSession)
 	wake := time.AfterFunc(time.Hour, func() { d.loop.Trigger() })
 	wake.Stop()
@@ -229,14 +231,7 @@ func (d *wiring) heard(e fib.Event) {
 
 func (d *wiring) tellSession(s bgp.Session) {
 	d.takeOff(s)
-	switch s.State {
-	case bgp.Established:
-		d.log.Info("session established", "peer", s.Peer, "address", s.Address, "asn", s.ASN)
-	case bgp.Unresolved:
-		d.log.Warn("peer not found, trying again", "peer", s.Peer, "problem", s.Problem)
-	default:
-		d.log.Warn("no session", "peer", s.Peer, "address", s.Address, "problem", s.Problem)
-	}
+	d.sessions.tell(s)
 }
 
 // takeOff moves traffic off a peer whose session is lost for good, sooner than BGP withdraws its paths one by one.

@@ -151,7 +151,13 @@ func New(cfg Config, log *slog.Logger, onSession func(Session)) *Speaker {
 	if onSession == nil {
 		onSession = func(Session) {}
 	}
-	s := &Speaker{cfg: cfg, log: log, onSession: onSession, started: make(chan struct{}), ready: make(chan struct{}), peers: make(chan []Peer, 1), announced: map[netip.Prefix]route.Announcement{}, policy: newPolicyInput(cfg)}
+	var turn sync.Mutex
+	inTurn := func(x Session) {
+		turn.Lock()
+		defer turn.Unlock()
+		onSession(x)
+	}
+	s := &Speaker{cfg: cfg, log: log, onSession: inTurn, started: make(chan struct{}), ready: make(chan struct{}), peers: make(chan []Peer, 1), announced: map[netip.Prefix]route.Announcement{}, policy: newPolicyInput(cfg)}
 	s.begin = sync.OnceFunc(func() { close(s.ready) })
 	s.learned.init()
 	s.sessions.init(cfg.Peers)

@@ -165,7 +165,7 @@ var errNoEndpoints = errors.New("no endpoints")
 
 // ours reports whether a connect failed for want of something on this node, which no endpoint can be blamed for.
 func ours(err error) bool {
-	for _, e := range []syscall.Errno{syscall.EADDRNOTAVAIL, syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EAGAIN} {
+	for _, e := range []syscall.Errno{syscall.EADDRNOTAVAIL, syscall.EADDRINUSE, syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EAGAIN} {
 		if errors.Is(err, e) {
 			return true
 		}
@@ -180,7 +180,13 @@ func loopback(like netip.Addr) netip.Addr {
 	return netip.AddrFrom4([4]byte{127, 0, 0, 1})
 }
 
+// dial connects without binding first, which DialTCP would do: a port that connect(2) chooses may be in use towards other
+// endpoints, one that bind(2) chooses may not, and a node would be out of ports after 28,000 connections to all together.
 func dial(ctx context.Context, to netip.AddrPort, timeout time.Duration) (*net.TCPConn, error) {
 	d := net.Dialer{Timeout: timeout}
-	return d.DialTCP(ctx, "tcp", netip.AddrPort{}, to)
+	conn, err := d.DialContext(ctx, "tcp", to.String())
+	if err != nil {
+		return nil, err
+	}
+	return conn.(*net.TCPConn), nil
 }

@@ -102,7 +102,7 @@ func TestContainerdKilledAtAnyTime(t *testing.T) {
 	start := time.Now()
 	n.run(t, "measure", tcp80).end(t)
 	whole := time.Since(start)
-	const points = 16
+	const points = 24
 	for i := range points {
 		at := whole * time.Duration(i) / points
 		t.Run(at.Round(time.Millisecond).String(), func(t *testing.T) {

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 	cri "k8s.io/cri-api/pkg/apis/runtime/v1"
 
@@ -79,7 +80,8 @@ func newNode(t *testing.T, h *lab.Host, images []string) *node {
 	must(t, n.WriteFile(configFile, config(filepath.Join(lab.Dir, "containerd", h.Name))))
 	_, err := n.Run("mount", "-t", "tmpfs", "cni", "/var/lib/cni") // the machine's own results lie below
 	must(t, err)
-	conn, err := grpc.NewClient("unix://"+n.file(socket), grpc.WithTransportCredentials(insecure.NewCredentials()))
+	again := grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1.5, MaxDelay: 100 * time.Millisecond}}
+	conn, err := grpc.NewClient("unix://"+n.file(socket), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithConnectParams(again))
 	must(t, err)
 	n.runtime = cri.NewRuntimeServiceClient(conn)
 	t.Cleanup(func() {

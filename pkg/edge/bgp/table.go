@@ -41,7 +41,7 @@ type table struct {
 	mu      sync.Mutex
 	offers  map[netip.Prefix]*offer
 	dirty   map[netip.Prefix]struct{}
-	count   map[netip.Addr]int  // ways per peer
+	count   map[netip.Addr]int   // ways per peer
 	single  map[route.Via]*offer // offers of one way, of which there are as few as next hops
 	changed chan struct{}
 }

@@ -12,6 +12,7 @@ import (
 	v1 "k8s.io/api/core/v1"
 
 	"github.com/l3edge/l3edge/pkg/core/service"
+	"github.com/l3edge/l3edge/pkg/core/tuning"
 )
 
 const (
@@ -40,7 +41,7 @@ func Service(o *v1.Service) (svc service.Service, ok bool, err error) {
 		Distribution:   distribution(o.Spec.TrafficDistribution),
 		NotReady:       o.Spec.PublishNotReadyAddresses,
 		Affinity:       affinity(o.Spec),
-		Annotations:    o.Annotations,
+		Annotations:    ours(o.Annotations),
 	}
 	if o.Spec.Type == v1.ServiceTypeLoadBalancer && svc.ExternalPolicy == service.Local {
 		svc.HealthPort = p.port("spec.healthCheckNodePort", o.Spec.HealthCheckNodePort, true)
@@ -52,6 +53,20 @@ func Service(o *v1.Service) (svc service.Service, ok bool, err error) {
 		return service.Service{}, false, err
 	}
 	return svc, true, nil
+}
+
+// ours are the annotations that say how a portal is served. What others keep there may be large, and its changes are no news.
+func ours(all map[string]string) map[string]string {
+	var out map[string]string
+	for k, v := range all {
+		if strings.HasPrefix(k, tuning.Prefix) {
+			if out == nil {
+				out = map[string]string{}
+			}
+			out[k] = v
+		}
+	}
+	return out
 }
 
 func namespace(ns string) string {

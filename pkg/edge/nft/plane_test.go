@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -105,6 +106,9 @@ func randomSnapshot(r *rand.Rand) snapshot {
 		}
 		if r.IntN(4) == 0 {
 			svc.SourceRanges = []netip.Prefix{netip.MustParsePrefix("172.16.0.0/24"), netip.MustParsePrefix("10.10.10.2/32")}
+		}
+		if r.IntN(3) == 0 {
+			svc.Affinity = time.Duration(1+r.IntN(2)) * time.Hour
 		}
 		if r.IntN(3) == 0 {
 			svc.ClusterIPs = append(svc.ClusterIPs, addrs(fmt.Sprintf("fd00:100::%d", r.IntN(4)))...)

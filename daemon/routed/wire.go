@@ -27,6 +27,7 @@ import (
 
 // daemon runs until a signal ends it, with a stop (sessions are closed, routes withdrawn and removed) or with a hand-over.
 func daemon(ctx context.Context, f *flags, cfg config, log *slog.Logger) error {
+	thrift()
 	table, err := fib.Open()
 	if err != nil {
 		return err

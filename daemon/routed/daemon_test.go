@@ -453,6 +453,18 @@ func TestBFD(t *testing.T) {
 		}, func(t *testing.T, mls *host) bool {
 			return strings.Contains(mls.vtysh(t, "bfdd", "show bfd peers"), "Status: up")
 		}},
+		{"bird", func(t *testing.T, mls *host) {
+			runBird(t, mls, `router id 10.20.30.1;
+protocol device { }
+protocol kernel { ipv4 { export where source = RTS_BGP; import none; }; }
+protocol bfd { interface "*" { min rx interval 50 ms; min tx interval 50 ms; multiplier 3; }; }
+template bgp nodes { local as 64512; graceful restart on; bfd on; ipv4 { import all; export where source = RTS_BGP; }; }
+protocol bgp a from nodes { neighbor range 10.20.30.0/24 external; }
+protocol bgp b from nodes { neighbor range 192.168.10.0/24 external; }
+`)
+		}, func(t *testing.T, mls *host) bool {
+			return strings.Contains(mls.sh(t, "/usr/sbin/birdc -s "+mls.dir+"/bird.ctl show bfd sessions"), " Up ")
+		}},
 	} {
 		t.Run(r.name, func(t *testing.T) {
 			l := newLab(t)

@@ -127,25 +127,45 @@ func TestExaBGP(t *testing.T) {
 	})
 }
 
-// TestWeights has FRR spread flows over nodes by the number of their endpoints, and learn why a node stops.
+// TestWeights has the switch spread flows over nodes, by the number of their endpoints where it heeds that.
 func TestWeights(t *testing.T) {
-	l := newLab(t)
-	startFRR(t, l.mls, " bgp bestpath as-path multipath-relax\n bgp log-neighbor-changes\n")
-	for i, n := range []*host{l.n1, l.n2} {
-		var text atomic.Value
-		text.Store(`{"synced":true,"portalNets":["10.100.0.0/16"],"portals":[{"vip":"203.0.113.7","endpoints":["10.10.10.2:80"` + strings.Repeat(`,"10.10.10.3:80"`, 2*i) + `]}]}`)
-		stop := fakePortald(t, n.dir+"/portald.sock", &text)
-		t.Cleanup(stop)
-		l.startNode(t, n, "--announce-vips", "--portald-socket="+n.dir+"/portald.sock")
+	for _, r := range []struct {
+		name             string
+		start            func(*testing.T, *host)
+		weight1, weight2 int
+	}{
+		{"embedded", func(t *testing.T, mls *host) {
+			mls.routed(t, "--listen-range=10.20.30.0/24", "--asn=64512", "--accept=10.10.0.0/16", "--accept=203.0.113.0/24,max=32")
+		}, 1, 3},
+		{"bird", startBird, 1, 1},
+		{"frr", func(t *testing.T, mls *host) {
+			startFRR(t, mls, " bgp bestpath as-path multipath-relax\n bgp log-neighbor-changes\n")
+		}, 25, 75},
+	} {
+		t.Run(r.name, func(t *testing.T) {
+			l := newLab(t)
+			r.start(t, l.mls)
+			for i, n := range []*host{l.n1, l.n2} {
+				var text atomic.Value
+				text.Store(fmt.Sprintf(`{"synced":true,"portalNets":["10.100.0.0/16"],"vips":[{"vip":"203.0.113.7","ready":%d}]}`, 1+2*i))
+				stop := fakePortald(t, n.dir+"/portald.sock", &text)
+				t.Cleanup(stop)
+				l.startNode(t, n, "--announce-vips", "--portald-socket="+n.dir+"/portald.sock")
+			}
+			ways := func() string { return strings.Join(strings.Fields(l.mls.sh(t, "ip route show 203.0.113.7")), " ") }
+			within(t, 5*time.Second, "both ways, with their weights", func() bool {
+				out := ways()
+				return strings.Contains(out, fmt.Sprintf("via 10.20.30.62 dev vlan30 weight %d", r.weight1)) && strings.Contains(out, fmt.Sprintf("via 10.20.30.63 dev vlan30 weight %d", r.weight2))
+			})
+			l.n1.signal(t, syscall.SIGTERM)
+			within(t, promised, "one way less", func() bool {
+				return !strings.Contains(ways(), "10.20.30.62") && strings.Contains(ways(), "10.20.30.63")
+			})
+			if r.name != "bird" { // it keeps the reason to itself
+				within(t, promised, "the switch knows why", func() bool { return strings.Contains(l.mls.output(), "kubminion1: routed has been stopped") })
+			}
+		})
 	}
-	within(t, 5*time.Second, "one to three", func() bool {
-		out := strings.Join(strings.Fields(l.mls.sh(t, "ip route show 203.0.113.7")), " ")
-		return strings.Contains(out, "via 10.20.30.62 dev vlan30 weight 25") && strings.Contains(out, "via 10.20.30.63 dev vlan30 weight 75")
-	})
-	l.n1.signal(t, syscall.SIGTERM)
-	within(t, promised, "the switch knows why", func() bool {
-		return strings.Contains(l.mls.output(), `kubminion1: routed has been stopped`)
-	})
 }
 
 // TestFewCapabilities runs with what conf/systemd/routed.service leaves it.

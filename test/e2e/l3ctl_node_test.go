@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"github.com/l3edge/l3edge/pkg/lab"
 	"github.com/l3edge/l3edge/pkg/lab/labtest"
 	"github.com/l3edge/l3edge/pkg/lab/place"
+	"github.com/l3edge/l3edge/pkg/lab/topology"
 )
 
 // ctl runs l3ctl there and returns what it prints and its exit status.
@@ -60,6 +62,65 @@ func TestL3ctlOnANode(t *testing.T) {
 	t.Run("whois", func(t *testing.T) { testWhois(t, l) })
 	t.Run("doctor", func(t *testing.T) { testDoctor(t, l) })
 	t.Run("doctor, userspace", func(t *testing.T) { testDoctorUserspace(t, l) })
+	t.Run("trace", func(t *testing.T) { testTrace(t, l) })
+}
+
+// What trace predicts is what is seen, for every kind of way, to every backend.
+func testTrace(t *testing.T, l *lab.Lab) {
+	h := l.Hosts["kubminion1"]
+	second := addPod(t, l, "kubminion1", "second")
+	web := l.Services["webfrontend"]
+	web.Endpoints = slices.DeleteFunc(web.Endpoints, func(e topology.Endpoint) bool { return e.Node != "kubminion1" && e.Node != "kubminion3" })
+	must(t, l.PublishService(web))
+	for _, h := range l.Nodes() {
+		labtest.Within(t, 5*time.Second, "two endpoints on "+h.Name, func() error {
+			if out, _ := ctl(t, h.Place, "whois", vip); strings.Count(out, "endpoint: ") != 2 {
+				return errors.New(out)
+			}
+			return nil
+		})
+	}
+	run(t, l.MLS.Place, "ip", "route", "add", "10.100.0.0/16", "via", "10.20.30.62")
+	for _, row := range []struct {
+		what, from, to string
+		ends           []string // each of them is to be seen
+	}{
+		{"pod to pod of the same node", "kubminion1/web8080-1", "second:8080", []string{"passes the frame from port to port"}},
+		{"pod to pod of another node", "kubminion1/web8080-1", "10.10.30.2:8080", []string{"eth0 of pod web8080-3"}},
+		{"pod to service, nftables", "kubminion1/web8080-1", "webfrontend", []string{"the way to 10.10.10.2:8080", "the way to 10.10.30.2:8080"}},
+		{"pod to service of the same bridge, nftables", "second", "webfrontend", []string{"the way to 10.10.10.2:8080"}},
+		{"pod to service, userspace", "kubminion4/web8080-4", "webfrontend", []string{"the way to 10.10.10.2:8080", "the way to 10.10.30.2:8080"}},
+		{"node to service, nftables", "kubminion1", vip, []string{"the way to 10.10.10.2:8080", "the way to 10.10.30.2:8080"}},
+		{"node to service, userspace", "kubminion4", vip, []string{"the way to 10.10.10.2:8080"}},
+		{"outside to service", "outside", vip, []string{"the way to 10.10.10.2:8080", "the way to 10.10.30.2:8080"}},
+		{"outside to pod", "outside", "10.10.20.2:8080", []string{"eth0 of pod web8080-2"}},
+		{"pod to no service", "second", "10.100.1.1:80", []string{"the node refuses it"}},
+	} {
+		t.Run(row.what, func(t *testing.T) {
+			left := map[string]bool{}
+			for _, e := range row.ends {
+				left[e] = true
+			}
+			for range 60 { // until chance has chosen every backend
+				out := wants(t, h.Place, 0, "trace --lab --probe "+row.from+" "+row.to, "as predicted")
+				for e := range left {
+					if strings.Contains(out, e) {
+						delete(left, e)
+					}
+				}
+				if len(left) == 0 || t.Failed() {
+					return
+				}
+			}
+			t.Errorf("never seen: %v", left)
+		})
+	}
+	wants(t, h.Place, 0, "trace web8080-1 webfrontend", "the destination becomes 10.10.10.2:8080: 10.100.87.105 is on no interface anywhere")
+	wants(t, h.Place, 2, "trace web8080-1 10.100.1.1:80", "no service has this address of the portal net", "predicted: it is refused")
+	run(t, l.MLS.Place, "iptables", "-I", "FORWARD", "-d", "10.10.30.0/24", "-j", "DROP")
+	wants(t, h.Place, 2, "trace --lab --probe web8080-1 10.10.30.2:8080", "they part at br192 of mls", "NOT SEEN")
+	run(t, l.MLS.Place, "iptables", "-D", "FORWARD", "-d", "10.10.30.0/24", "-j", "DROP")
+	must(t, second.Delete())
 }
 
 // Status is quiet when all is well, says in words what is not, and changes its exit status.

@@ -17,7 +17,7 @@ func (f *Family) Present() ([]string, error) {
 	for _, j := range jumps {
 		rules, ok := have.chains[j.to]
 		switch {
-		case ok && have.jumps[j.from] > 0:
+		case ok && have.jumps[j.to] > 0:
 			out = append(out, fmt.Sprintf("%s: %d rules, led to by %s", j.to, len(rules), j.from))
 		case ok:
 			out = append(out, fmt.Sprintf("%s: %d rules, but nothing leads to it", j.to, len(rules)))

@@ -43,16 +43,16 @@ var seed = maphash.MakeSeed()
 // parse reads a stream of YAML or JSON documents. Documents that are among the old ones are not read again.
 func parse(text []byte, old []span) []span {
 	docs := split(text)
-	spans := make([]span, len(docs))
+	spans, sums := make([]span, len(docs)), make([]uint64, len(docs))
 	known := func(i, j int) bool {
-		if same := spans[i].sum == old[j].sum; !same {
+		if sums[i] != old[j].sum {
 			return false
 		}
 		spans[i].doc = old[j].doc
 		return true
 	}
 	for i, d := range docs {
-		spans[i] = span{&doc{sum: maphash.Bytes(seed, d.text)}, d.line}
+		spans[i].line, sums[i] = d.line, maphash.Bytes(seed, d.text)
 	}
 	head, tail := 0, 0
 	for head < min(len(docs), len(old)) && known(head, head) {
@@ -67,10 +67,11 @@ func parse(text []byte, old []span) []span {
 	}
 	var fresh []int
 	for i := head; i < len(docs)-tail; i++ {
-		if d := rest[spans[i].sum]; d != nil {
+		if d := rest[sums[i]]; d != nil {
 			spans[i].doc = d
 			continue
 		}
+		spans[i].doc = &doc{sum: sums[i]}
 		fresh = append(fresh, i)
 	}
 	sideBySide(len(fresh), func(i int) { spans[fresh[i]].read(docs[fresh[i]].text) })

@@ -181,7 +181,11 @@ func must(t *testing.T, err error) {
 // within fails the test unless f returns nil within the limit.
 func within(t *testing.T, limit time.Duration, what string, f func() error) {
 	t.Helper()
+	start := time.Now()
 	if err := place.Eventually(limit, f); err != nil {
 		t.Fatalf("%s: not within %v: %v", what, limit, err)
+	}
+	if took := time.Since(start); took > 3*time.Second {
+		t.Logf("%s: took %v", what, took.Round(time.Millisecond))
 	}
 }

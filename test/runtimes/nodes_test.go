@@ -91,7 +91,7 @@ func reachEachOther(t *testing.T, l *lab.Lab, pods []*sandbox) {
 			}
 		}
 		for _, to := range pods {
-			within(t, 5*time.Second, to.config.Metadata.Name+" answers behind "+vip, func() error { return seen(from, vip, to) })
+			within(t, 20*time.Second, to.config.Metadata.Name+" answers behind "+vip, func() error { return seen(from, vip, to) })
 		}
 		must(t, answers(l.Hosts["outside"].Place, on(from.node.Spec.Addr.Addr(), hostPort), "web80"))
 	}

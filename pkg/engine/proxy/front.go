@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"sync/atomic"
 	"syscall"
@@ -183,10 +184,25 @@ func loopback(like netip.Addr) netip.Addr {
 // dial connects without binding first, which DialTCP would do: a port that connect(2) chooses may be in use towards other
 // endpoints, one that bind(2) chooses may not, and a node would be out of ports after 28,000 connections to all together.
 func dial(ctx context.Context, to netip.AddrPort, timeout time.Duration) (*net.TCPConn, error) {
-	d := net.Dialer{Timeout: timeout}
+	d := net.Dialer{Timeout: timeout, KeepAlive: -1, Control: keepAlive}
 	conn, err := d.DialContext(ctx, "tcp", to.String())
 	if err != nil {
 		return nil, err
 	}
 	return conn.(*net.TCPConn), nil
+}
+
+// keepAlive makes the kernel ask silent peers every 15 s whether they still live, and give up after nine times. Accepted
+// sockets inherit it: Go's own way to set it is four system calls for each connection.
+func keepAlive(_, _ string, c syscall.RawConn) error {
+	const every = 15
+	var err error
+	cerr := c.Control(func(fd uintptr) {
+		err = os.NewSyscallError("setsockopt", errors.Join(
+			syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_KEEPALIVE, 1),
+			syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_KEEPIDLE, every),
+			syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_KEEPINTVL, every),
+		))
+	})
+	return errors.Join(cerr, err)
 }

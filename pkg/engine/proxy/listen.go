@@ -80,7 +80,7 @@ func (f *front) listenTCP(network string, at netip.AddrPort, open bool) (*net.TC
 			_ = tl.Close()
 		}
 	}
-	var lc net.ListenConfig
+	lc := net.ListenConfig{KeepAlive: -1, Control: keepAlive}
 	lc.SetMultipathTCP(false) // splice(2) does not know it
 	l, err := lc.Listen(f.p.ctx, network, at.String())
 	if err != nil {

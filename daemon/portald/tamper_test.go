@@ -36,3 +36,22 @@ func TestWhatOthersFlushIsBackWithinASecond(t *testing.T) {
 	}
 	p.stop()
 }
+
+func TestChainsThatOthersFlushAreBackWithinASecond(t *testing.T) {
+	w := newWorld(t)
+	w.write("web.yaml", webfrontend("10.10.20.4"))
+	w.pod(w.other, "far", "10.10.20.4:8080")
+	p := w.start("--resync=0", "--mode=userspace")
+	p.synced("the portal", func(r portals.Report) bool { return len(r.Portals) == 1 })
+	rules := func() string { return nstest.Run(t, w.node, "iptables", "-t", "nat", "-S") }
+	for _, how := range []string{"-F", "-F KUBE-PORTALS-CONTAINER", "-D PREROUTING 1", "-D OUTPUT 1", "-A KUBE-PORTALS-HOST -j RETURN"} {
+		before := rules()
+		began := time.Now()
+		nstest.Sh(t, w.node, "iptables -t nat "+how)
+		eventually(t, how, func() bool { return rules() == before })
+		if took := time.Since(began); took > 2*time.Second { // a second, and what this machine takes to list and restore
+			t.Errorf("%s: repaired after %s", how, took)
+		}
+	}
+	p.stop()
+}

@@ -6,11 +6,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/netip"
 	"os"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/l3edge/l3edge/pkg/core/node"
 	"github.com/l3edge/l3edge/pkg/core/portal"
@@ -18,6 +20,7 @@ import (
 	"github.com/l3edge/l3edge/pkg/core/traffic"
 	"github.com/l3edge/l3edge/pkg/core/tuning"
 	"github.com/l3edge/l3edge/pkg/edge/ipt"
+	"github.com/l3edge/l3edge/pkg/edge/nft"
 	"github.com/l3edge/l3edge/pkg/engine/portals"
 	"github.com/l3edge/l3edge/pkg/engine/proxy"
 )
@@ -29,6 +32,7 @@ type userspace struct {
 	node  func() node.Node
 
 	families map[bool]*ipt.Family // by Is4
+	used     atomic.Bool          // there are rules to lose
 
 	// As last applied.
 	table portal.Table // by its identity
@@ -38,6 +42,7 @@ type userspace struct {
 
 func (u *userspace) Apply(ctx context.Context, t portal.Table, tune map[service.Name]tuning.Settings) error {
 	ports, proxyErr := u.proxy.Apply(t, tune)
+	u.used.Store(true)
 	if err := u.file.save(ports); err != nil {
 		return errors.Join(proxyErr, err)
 	}
@@ -73,6 +78,21 @@ func (u *userspace) Forget() error {
 	return nil
 }
 
+// watch calls changed each time that somebody, this process included, has changed the chains of portals, until ctx ends.
+func (u *userspace) watch(ctx context.Context, log *slog.Logger, changed func()) error {
+	w, err := nft.WatchIPTables()
+	if err != nil {
+		log.Warn("what others do to our chains is noticed late", "error", err)
+		<-ctx.Done()
+		return nil
+	}
+	return w.Run(ctx, func() {
+		if u.used.Load() {
+			changed()
+		}
+	})
+}
+
 // Ports and Stats make userspace a portals.Proxy.
 func (u *userspace) Ports() map[portal.Key]uint16 { return u.ports }
 
@@ -101,6 +121,7 @@ func (u *userspace) Plan(t portal.Table) (string, error) {
 
 // Cleanup takes back the rules, the proxy's sockets and the ports.
 func (u *userspace) Cleanup(context.Context) error {
+	u.used.Store(false)
 	clear(u.families)
 	u.table, u.ports, u.known, u.file.saved = portal.Table{}, nil, false, nil
 	_, err := u.proxy.Apply(portal.Table{}, nil)

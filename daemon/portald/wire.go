@@ -160,6 +160,12 @@ func (w *wiring) tasks(l net.Listener) ([]task.Task, error) {
 				sync.Trigger()
 			})
 		}},
+		{Name: "tampering with chains", Run: func(ctx context.Context) error {
+			return w.user.watch(ctx, w.log, func() {
+				w.keeper.Doubt()
+				sync.Trigger()
+			})
+		}},
 		{Name: "node file", Run: func(ctx context.Context) error { return w.watchNode(ctx, sync.Trigger) }},
 		{Name: "memory", Run: w.tidy},
 		{Name: "control", Run: func(ctx context.Context) error { return control.Serve(ctx, l, controlHandler(w.keeper)) }},

@@ -30,7 +30,7 @@ func (w *Watch) hears(t *testing.T) (n int, ours bool) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			n, ours = n+1, ours || concerns(buf[:size])
+			n, ours = n+1, ours || w.heard(buf[:size])
 		}
 	})
 	if err != nil {

@@ -144,6 +144,13 @@ func (k *Keeper) Distrust() {
 	k.distrust = true
 }
 
+// Doubt takes in that somebody, maybe Sync itself, has changed rules that are in force. Then a Sync must follow, which looks.
+func (k *Keeper) Doubt() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.distrust = true
+}
+
 // Node is what is known of the node.
 func (k *Keeper) Node() node.Node {
 	k.mu.Lock()

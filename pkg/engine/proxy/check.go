@@ -32,23 +32,23 @@ func (f *front) watch(ctx context.Context, b *backend, tune tuning.Settings) {
 	defer p.client.CloseIdleConnections()
 	inRow := 0 // results in a row that contradict what we believe
 	for {
-		err := p.probe(ctx, b.addr)
+		err := p.probe(ctx, b.Addr)
 		if ctx.Err() != nil {
 			return
 		}
 		need := tune.CheckFailures
-		if b.down.Load() {
+		if b.Down.Load() {
 			need = tune.CheckPasses
 		}
-		if (err == nil) == b.down.Load() {
+		if (err == nil) == b.Down.Load() {
 			inRow++
 		} else {
 			inRow = 0
 		}
 		if inRow >= need {
 			inRow = 0
-			b.down.Store(err != nil)
-			log := f.p.o.Log.With("portal", f.key.String(), "endpoint", b.addr.String())
+			b.Down.Store(err != nil)
+			log := f.p.o.Log.With("portal", f.key.String(), "endpoint", b.Addr.String())
 			if err != nil {
 				log.Warn("endpoint is down", "check", string(tune.Check), "error", err)
 			} else {

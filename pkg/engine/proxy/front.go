@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/l3edge/l3edge/pkg/core/balance"
 	"github.com/l3edge/l3edge/pkg/core/portal"
 	"github.com/l3edge/l3edge/pkg/core/tuning"
 )
@@ -42,9 +43,9 @@ type target struct {
 	portal   portal.Portal
 	inside   []netip.Prefix // where clients of this node are; empty: everywhere
 	tuning   tuning.Settings
-	backends []*backend // all of them
-	in, out  group      // those for clients on this node, and for others
-	picker   picker
+	backends []*backend    // all of them
+	in, out  balance.Group // those for clients on this node, and for others
+	picker   balance.Picker
 }
 
 // retarget makes new connections go to the endpoints of want, and keeps what is known of those that stay.
@@ -60,7 +61,7 @@ func (f *front) retarget(want portal.Portal, inside []netip.Prefix, tune tuning.
 		since = time.Now()
 		for _, b := range old.backends {
 			if check(old.tuning) == check(tune) {
-				known[b.addr] = b
+				known[b.Addr] = b
 			} else {
 				b.retire()
 			}
@@ -70,29 +71,28 @@ func (f *front) retarget(want portal.Portal, inside []netip.Prefix, tune tuning.
 		}
 	}
 	if next.picker == nil {
-		next.picker = newPicker(tune, want.Affinity)
+		next.picker = balance.NewPicker(tune, want.Affinity)
 	}
 	used := map[*backend]bool{}
-	resolve := func(addrs []netip.AddrPort) []*backend {
-		out := make([]*backend, len(addrs))
+	resolve := func(addrs []netip.AddrPort) []*balance.Endpoint {
+		out := make([]*balance.Endpoint, len(addrs))
 		for i, addr := range addrs {
 			b, ok := known[addr]
 			if !ok {
 				b = f.newBackend(addr, since, tune)
 				known[addr] = b
 			}
-			b.weight.Store(int64(tune.Weights.Of(addr.Addr())))
-			out[i], used[b] = b, true
+			b.Weight.Store(int64(tune.Weights.Of(addr.Addr())))
+			out[i], used[b] = &b.Endpoint, true
 		}
 		return out
 	}
-	next.backends = resolve(want.Endpoints)
-	next.in = newGroup(next.backends, tune.Balance)
+	next.in = balance.NewGroup(resolve(want.Endpoints), tune.Balance)
 	next.out = next.in
 	if want.Outside != nil {
-		next.out = newGroup(resolve(want.Outside.Endpoints), tune.Balance)
-		next.backends = slices.Collect(maps.Keys(used))
+		next.out = balance.NewGroup(resolve(want.Outside.Endpoints), tune.Balance)
 	}
+	next.backends = slices.Collect(maps.Keys(used))
 	for _, b := range known {
 		if !used[b] {
 			b.retire()
@@ -100,8 +100,13 @@ func (f *front) retarget(want portal.Portal, inside []netip.Prefix, tune tuning.
 	}
 	f.target.Store(next)
 	if f.udp != nil {
-		f.udp.keep(next.backends)
+		f.udp.keep(next)
 	}
+}
+
+// has reports whether the endpoint is one of those behind the portal.
+func (t *target) has(e *balance.Endpoint) bool {
+	return slices.Contains(t.in.All, e) || slices.Contains(t.out.All, e)
 }
 
 // admits reports whether the client may come (loadBalancerSourceRanges).
@@ -122,9 +127,9 @@ func (f *front) close() {
 }
 
 // connect opens a connection to an endpoint, trying another one each time until the timeouts are used up.
-// The caller counts the backend as less active when it is done.
-func (f *front) connect(t *target, client netip.Addr) (*net.TCPConn, *backend, error) {
-	var tried []*backend
+// The caller counts the endpoint as less active when it is done.
+func (f *front) connect(t *target, client netip.Addr) (*net.TCPConn, *balance.Endpoint, error) {
+	var tried []*balance.Endpoint
 	err, waited := errNoEndpoints, false
 	for attempt, timeout := range t.tuning.Dial {
 		if timeout == 0 || f.p.ctx.Err() != nil {
@@ -138,13 +143,13 @@ func (f *front) connect(t *target, client netip.Addr) (*net.TCPConn, *backend, e
 		if b == nil {
 			break
 		}
-		b.active.Add(1)
+		b.Active.Add(1)
 		var conn *net.TCPConn
-		if conn, err = dial(f.p.ctx, b.addr, timeout); err == nil {
-			b.worked()
+		if conn, err = dial(f.p.ctx, b.Addr, timeout); err == nil {
+			b.Worked()
 			return conn, b, nil
 		}
-		b.active.Add(-1)
+		b.Active.Add(-1)
 		if ours(err) {
 			if waited {
 				break // to wait longer would only keep what others want
@@ -153,9 +158,9 @@ func (f *front) connect(t *target, client netip.Addr) (*net.TCPConn, *backend, e
 			sleep(f.p.ctx, timeout)
 			continue
 		}
-		if b.refused(t.tuning) {
+		if b.Refused(t.tuning, time.Now()) {
 			f.count.ejected.Add(1)
-			f.p.o.Log.Warn("endpoint rests", "service", t.portal.Service.String(), "endpoint", b.addr.String(), "error", err)
+			f.p.o.Log.Warn("endpoint rests", "service", t.portal.Service.String(), "endpoint", b.Addr.String(), "error", err)
 		}
 		tried = append(tried, b)
 	}

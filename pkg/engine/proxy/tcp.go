@@ -61,7 +61,7 @@ func (f *front) carry(client *net.TCPConn) {
 	server, b, err := f.connect(t, from.Addr())
 	if err == nil && t.tuning.ProxyProtocol > 0 {
 		if _, err = server.Write(header(t.tuning.ProxyProtocol, from, netip.AddrPortFrom(f.key.Addr, f.key.Port))); err != nil {
-			b.active.Add(-1)
+			b.Active.Add(-1)
 			reset(server)
 		}
 	}
@@ -71,7 +71,7 @@ func (f *front) carry(client *net.TCPConn) {
 		reset(client)
 		return
 	}
-	defer b.active.Add(-1)
+	defer b.Active.Add(-1)
 	stop := context.AfterFunc(f.p.ctx, func() { reset(client); reset(server) })
 	defer stop()
 	up := make(chan struct{})

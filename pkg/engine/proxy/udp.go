@@ -13,11 +13,13 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/l3edge/l3edge/pkg/core/balance"
 )
 
 // session is one client's UDP exchange with one endpoint, over a socket of its own.
 type session struct {
-	backend *backend
+	backend *balance.Endpoint
 	idle    time.Duration
 	conn    *net.UDPConn // connected to the endpoint
 	reply   []byte       // control message that makes the proxy answer from the address that the client's packets came to
@@ -30,12 +32,12 @@ type sessions struct {
 	m  map[netip.AddrPort]*session
 }
 
-// keep closes the sessions whose endpoint is not among the given ones.
-func (s *sessions) keep(backends []*backend) {
+// keep closes the sessions whose endpoint is not one of the target's; nil: all.
+func (s *sessions) keep(t *target) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, one := range s.m {
-		if !slices.Contains(backends, one.backend) {
+		if t == nil || !t.has(one.backend) {
 			_ = one.conn.Close() // its reader takes it off the map
 		}
 	}
@@ -105,7 +107,7 @@ func (f *front) session(pc *net.UDPConn, u *sessions, client netip.AddrPort, oob
 		f.count.failed.Add(1)
 		return nil
 	}
-	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(b.addr))
+	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(b.Addr))
 	if err != nil {
 		f.count.failed.Add(1)
 		return nil
@@ -113,18 +115,18 @@ func (f *front) session(pc *net.UDPConn, u *sessions, client netip.AddrPort, oob
 	s := &session{backend: b, idle: t.tuning.UDPIdle, conn: conn, reply: replyFrom(oob)}
 	s.seen.Store(time.Now().UnixNano())
 	u.put(client, s)
-	if !slices.Contains(f.target.Load().backends, b) {
+	if !f.target.Load().has(b) {
 		_ = conn.Close() // Apply took the endpoint away before it could see this session
 	}
 	f.count.accepted.Add(1)
 	f.count.active.Add(1)
-	b.active.Add(1)
+	b.Active.Add(1)
 	f.p.live.Go(func() {
 		defer context.AfterFunc(f.p.ctx, func() { _ = conn.Close() })()
 		f.replies(pc, client, s)
 		u.drop(client, s)
 		f.count.active.Add(-1)
-		b.active.Add(-1)
+		b.Active.Add(-1)
 	})
 	return s
 }

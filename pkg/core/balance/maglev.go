@@ -1,21 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package balance is the arithmetic of choosing among endpoints.
 package balance
 
 import (
 	"encoding/binary"
 	"net/netip"
-	"time"
 )
-
-// Share is the weight of an endpoint of that age: it grows from a tenth to the whole within window.
-func Share(weight int, age, window time.Duration) float64 {
-	if age >= window {
-		return float64(weight)
-	}
-	return float64(weight) * max(0.1, float64(age)/float64(window))
-}
 
 // Size is how many slots a Maglev table has: a prime, for a hundred endpoints a hundred and sixty slots each.
 const Size = 16381

@@ -112,7 +112,7 @@ func TestShare(t *testing.T) {
 		{"then all", 2, time.Minute, time.Minute, 2},
 		{"nothing stays nothing", 0, time.Second, time.Minute, 0},
 	} {
-		if got := Share(tt.weight, tt.age, tt.window); got < tt.want-1e-9 || got > tt.want+1e-9 {
+		if got := share(tt.weight, tt.age, tt.window); got < tt.want-1e-9 || got > tt.want+1e-9 {
 			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
 		}
 	}

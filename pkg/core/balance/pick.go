@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package proxy
+package balance
 
 import (
 	"math/rand/v2"
@@ -10,20 +10,19 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/l3edge/l3edge/pkg/core/balance"
 	"github.com/l3edge/l3edge/pkg/core/tuning"
 )
 
-// picker chooses the endpoint of one connection. It is called from many goroutines; from is never empty, must not be
+// Picker chooses the endpoint of one connection. It is called from many goroutines; from is never empty, must not be
 // changed, and holds only endpoints that may be tried now.
-type picker interface {
-	pick(client netip.Addr, from []*backend) *backend
+type Picker interface {
+	Pick(client netip.Addr, from []*Endpoint, now time.Time) *Endpoint
 }
 
-// newPicker returns the picker that the settings ask for. Maglev needs none: see group.
-func newPicker(tune tuning.Settings, affinity time.Duration) picker {
+// NewPicker returns the one that the settings ask for. For Maglev it only stands in: see Group.
+func NewPicker(tune tuning.Settings, affinity time.Duration) Picker {
 	s := scales{uneven: tune.Weights != "" || tune.SlowStart > 0, window: tune.SlowStart}
-	var p picker
+	var p Picker
 	switch tune.Balance {
 	case tuning.LeastConnections:
 		p = &leastConnections{scales: s}
@@ -44,28 +43,38 @@ type scales struct {
 	window time.Duration // slow start
 }
 
-// share is what an endpoint weighs now.
-func (s scales) share(b *backend) float64 {
+// share is what an endpoint weighs at that time.
+func (s scales) share(b *Endpoint, now time.Time) float64 {
 	if !s.uneven {
 		return 1
 	}
-	return balance.Share(int(b.weight.Load()), time.Since(b.since), s.window)
+	return share(int(b.Weight.Load()), now.Sub(b.Since), s.window)
 }
 
 // lot decides by chance, in proportion to their shares, whether it is the turn of one endpoint among others.
-func (s scales) lot(from []*backend) func(*backend) bool {
+func (s scales) lot(from []*Endpoint, now time.Time) func(*Endpoint) bool {
 	if !s.uneven {
-		return func(*backend) bool { return true }
+		return func(*Endpoint) bool { return true }
 	}
 	top := 0.0
 	for _, b := range from {
-		top = max(top, s.share(b))
+		top = max(top, s.share(b, now))
 	}
-	return func(b *backend) bool { return rand.Float64()*top <= s.share(b) }
+	return func(b *Endpoint) bool { return rand.Float64()*top <= s.share(b, now) }
 }
 
 // busy is how much an endpoint has to do for its share; with equal shares, one connection more than it has.
-func (s scales) busy(b *backend) float64 { return float64(b.active.Load()+1) / s.share(b) }
+func (s scales) busy(b *Endpoint, now time.Time) float64 {
+	return float64(b.Active.Load()+1) / s.share(b, now)
+}
+
+// share is the weight of an endpoint of that age: it grows from a tenth to the whole within window.
+func share(weight int, age, window time.Duration) float64 {
+	if age >= window {
+		return float64(weight)
+	}
+	return float64(weight) * max(0.1, float64(age)/float64(window))
+}
 
 // roundRobin gives each endpoint its turn.
 type roundRobin struct {
@@ -73,8 +82,8 @@ type roundRobin struct {
 	turn atomic.Uint64
 }
 
-func (r *roundRobin) pick(_ netip.Addr, from []*backend) *backend {
-	wins := r.lot(from)
+func (r *roundRobin) Pick(_ netip.Addr, from []*Endpoint, now time.Time) *Endpoint {
+	wins := r.lot(from, now)
 	for {
 		if b := from[(r.turn.Add(1)-1)%uint64(len(from))]; wins(b) {
 			return b
@@ -88,13 +97,13 @@ type leastConnections struct {
 	turn atomic.Uint64
 }
 
-func (l *leastConnections) pick(_ netip.Addr, from []*backend) *backend {
+func (l *leastConnections) Pick(_ netip.Addr, from []*Endpoint, now time.Time) *Endpoint {
 	start := l.turn.Add(1) - 1
 	best := from[start%uint64(len(from))]
-	least := l.busy(best)
+	least := l.busy(best, now)
 	for i := range uint64(len(from)) {
 		b := from[(start+i)%uint64(len(from))]
-		if busy := l.busy(b); busy < least {
+		if busy := l.busy(b, now); busy < least {
 			best, least = b, busy
 		}
 	}
@@ -104,8 +113,8 @@ func (l *leastConnections) pick(_ netip.Addr, from []*backend) *backend {
 // randomTwo takes the less busy of two endpoints at random: nearly as even as leastConnections, without looking at all.
 type randomTwo struct{ scales }
 
-func (r randomTwo) pick(_ netip.Addr, from []*backend) *backend {
-	wins := r.lot(from)
+func (r randomTwo) Pick(_ netip.Addr, from []*Endpoint, now time.Time) *Endpoint {
+	wins := r.lot(from, now)
 	draw := func() int {
 		for {
 			if i := rand.IntN(len(from)); wins(from[i]) {
@@ -115,7 +124,7 @@ func (r randomTwo) pick(_ netip.Addr, from []*backend) *backend {
 	}
 	i := draw()
 	j := (i + 1 + rand.IntN(max(len(from)-1, 1))) % len(from)
-	if r.busy(from[j]) < r.busy(from[i]) {
+	if r.busy(from[j], now) < r.busy(from[i], now) {
 		return from[j]
 	}
 	return from[i]
@@ -123,7 +132,7 @@ func (r randomTwo) pick(_ netip.Addr, from []*backend) *backend {
 
 // sticky sends a client where it was last, if that was less than timeout ago and the endpoint may be tried.
 type sticky struct {
-	of      picker
+	of      Picker
 	timeout time.Duration
 	mu      sync.Mutex
 	seen    map[netip.Addr]visit
@@ -131,12 +140,11 @@ type sticky struct {
 }
 
 type visit struct {
-	to   *backend
+	to   *Endpoint
 	last time.Time
 }
 
-func (s *sticky) pick(client netip.Addr, from []*backend) *backend {
-	now := time.Now()
+func (s *sticky) Pick(client netip.Addr, from []*Endpoint, now time.Time) *Endpoint {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if now.After(s.sweep) {
@@ -149,7 +157,7 @@ func (s *sticky) pick(client netip.Addr, from []*backend) *backend {
 	}
 	v, ok := s.seen[client]
 	if !ok || now.Sub(v.last) > s.timeout || !slices.Contains(from, v.to) {
-		v.to = s.of.pick(client, from)
+		v.to = s.of.Pick(client, from, now)
 	}
 	s.seen[client] = visit{to: v.to, last: now}
 	return v.to

@@ -255,6 +255,15 @@ func TestUserspacePortal(t *testing.T) {
 			eventually(t, want, func() bool { return strings.Contains(p.log.String(), want) })
 		}
 	})
+	t.Run("what no service has of the portal net is refused", func(t *testing.T) {
+		for _, to := range []string{"10.100.87.105:81", "10.100.1.1:80"} {
+			for who, from := range map[string]*netns.Handle{"a pod": w.client, "the node": w.node} {
+				if got := w.curl(from, to); !strings.Contains(got, "connection refused") {
+					t.Errorf("%s dials %s: %q", who, to, got)
+				}
+			}
+		}
+	})
 	t.Run("two connections: the pod sees the node", func(t *testing.T) {
 		if got := w.curl(w.client, vip); got != "far saw 10.20.30.62" {
 			t.Errorf("from a pod: %q", got)

@@ -72,6 +72,7 @@ type Keeper struct {
 	flowsError string               // why stale flows could not be forgotten; empty: they were
 	portErrors []error              // health ports that are closed
 	denied     portal.NotProgrammed // what the kernel refuses
+	unguarded  error                // why what no service has of the portal nets is not refused, in userspace mode
 
 	mu         sync.Mutex     // guards the rest; what d holds is changed by Sync alone, with mu, and read by Sync also without
 	d          *decider       // for decided; nil: no source has said anything
@@ -184,7 +185,7 @@ func (k *Keeper) Sync(ctx context.Context) error {
 		k.portErrors, h.changed = k.o.HealthPorts(h.ports()), false
 	}
 	err := k.sync(ctx, want, n, nets, look)
-	k.complain(slices.Concat(flatten(source), want.Problems, k.portErrors, k.denied.Each()))
+	k.complain(slices.Concat(flatten(source), want.Problems, k.portErrors, k.denied.Each(), flatten(k.unguarded)))
 	k.syncTime.observe(time.Since(began))
 	defer k.moved.ring()
 	k.mu.Lock()
@@ -271,7 +272,7 @@ func (k *Keeper) Program(ctx context.Context, want Desired) error {
 		used  bool
 	}
 	parts := []part{
-		{k.o.Kernel, want.Kernel, k.o.Mode == NFTables || len(want.Kernel.Portals) > 0},
+		{k.o.Kernel, want.Kernel, k.o.Mode == NFTables || len(want.Kernel.Portals) > 0 || len(want.Kernel.Nets) > 0},
 		{k.o.Proxy, want.User, k.o.Mode == Userspace || len(want.User.Portals) > 0},
 	}
 	var denied portal.NotProgrammed
@@ -281,7 +282,11 @@ func (k *Keeper) Program(ctx context.Context, want Desired) error {
 	for _, p := range parts {
 		if p.used {
 			k.idle[p.plane] = false
-			if err := p.plane.Apply(ctx, p.table, want.Tuning); err != nil && !errors.As(err, &denied) {
+			err := p.plane.Apply(ctx, p.table, want.Tuning)
+			if p.plane == k.o.Kernel && k.o.Mode == Userspace && len(p.table.Portals) == 0 {
+				k.unguarded, err = err, nil // a kernel that cannot: portals need it not
+			}
+			if err != nil && !errors.As(err, &denied) {
 				return err
 			}
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/l3edge/l3edge/pkg/core/balance"
 	"github.com/l3edge/l3edge/pkg/core/traffic"
 	"github.com/l3edge/l3edge/pkg/core/tuning"
+	"github.com/l3edge/l3edge/pkg/engine/proxy/probe"
 )
 
 // backend is one endpoint of one portal and who watches it. It lives as long as the endpoint is listed.
@@ -24,7 +25,16 @@ func (f *front) newBackend(addr netip.AddrPort, since time.Time, tune tuning.Set
 	if tune.Check != tuning.NoCheck {
 		ctx, stop := context.WithCancel(f.p.ctx)
 		b.stop = stop
-		f.p.live.Go(func() { f.watch(ctx, b, tune) })
+		log := f.p.o.Log.With("portal", f.key.String(), "endpoint", addr.String(), "check", string(tune.Check))
+		f.p.live.Go(func() {
+			probe.Watch(ctx, addr, tune, &b.Down, func(err error) {
+				if err != nil {
+					log.Warn("endpoint is down", "error", err)
+				} else {
+					log.Info("endpoint is up again")
+				}
+			})
+		})
 	}
 	return b
 }

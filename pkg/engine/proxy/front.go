@@ -18,6 +18,7 @@ import (
 	"github.com/l3edge/l3edge/pkg/core/balance"
 	"github.com/l3edge/l3edge/pkg/core/portal"
 	"github.com/l3edge/l3edge/pkg/core/tuning"
+	"github.com/l3edge/l3edge/pkg/engine/proxy/probe"
 )
 
 // front is the proxy's side of one portal: a port, a socket on it, and the endpoints behind. Its socket is open to all
@@ -60,7 +61,7 @@ func (f *front) retarget(want portal.Portal, inside []netip.Prefix, tune tuning.
 	if old != nil {
 		since = time.Now()
 		for _, b := range old.backends {
-			if check(old.tuning) == check(tune) {
+			if probe.Settings(old.tuning) == probe.Settings(tune) {
 				known[b.Addr] = b
 			} else {
 				b.retire()

@@ -166,3 +166,15 @@ func reset(c *net.TCPConn) {
 	_ = c.SetLinger(0) // fails only on a closed connection
 	_ = c.Close()
 }
+
+// sleep waits, and reports whether that was not cut short by the end of ctx.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package proxy
+// Package probe asks an endpoint now and then whether it works.
+package probe
 
 import (
 	"bufio"
@@ -9,67 +10,56 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/l3edge/l3edge/pkg/core/tuning"
 )
 
-// check is the part of the settings that the checks of an endpoint depend on.
-func check(t tuning.Settings) tuning.Settings {
+// Settings is the part of the settings that the checks of an endpoint depend on.
+func Settings(t tuning.Settings) tuning.Settings {
 	return tuning.Settings{
 		Check: t.Check, CheckPath: t.CheckPath, CheckEvery: t.CheckEvery, CheckTimeout: t.CheckTimeout,
 		CheckFailures: t.CheckFailures, CheckPasses: t.CheckPasses,
 	}
 }
 
-// watch asks an endpoint how it is, at once and then every CheckEvery, until ctx ends. An endpoint is taken for well
-// until it has failed CheckFailures times in a row.
-func (f *front) watch(ctx context.Context, b *backend, tune tuning.Settings) {
+// Watch asks an endpoint how it is, at once and then every CheckEvery, until ctx ends. down is what it believes: an
+// endpoint is taken for well until it has failed CheckFailures times in a row. tell hears of each change of mind, with
+// the error that made it, or nil.
+func Watch(ctx context.Context, addr netip.AddrPort, tune tuning.Settings, down *atomic.Bool, tell func(error)) {
 	p := newProber(tune)
 	defer p.client.CloseIdleConnections()
 	inRow := 0 // results in a row that contradict what we believe
 	for {
-		err := p.probe(ctx, b.Addr)
+		err := p.probe(ctx, addr)
 		if ctx.Err() != nil {
 			return
 		}
 		need := tune.CheckFailures
-		if b.Down.Load() {
+		if down.Load() {
 			need = tune.CheckPasses
 		}
-		if (err == nil) == b.Down.Load() {
+		if (err == nil) == down.Load() {
 			inRow++
 		} else {
 			inRow = 0
 		}
 		if inRow >= need {
 			inRow = 0
-			b.Down.Store(err != nil)
-			log := f.p.o.Log.With("portal", f.key.String(), "endpoint", b.Addr.String())
-			if err != nil {
-				log.Warn("endpoint is down", "check", string(tune.Check), "error", err)
-			} else {
-				log.Info("endpoint is up again", "check", string(tune.Check))
-			}
+			down.Store(err != nil)
+			tell(err)
 		}
 		// A little less or more each time, so that the nodes of a cluster do not ask in step.
-		if !sleep(ctx, tune.CheckEvery*9/10+rand.N(tune.CheckEvery/5+1)) {
+		select {
+		case <-time.After(tune.CheckEvery*9/10 + rand.N(tune.CheckEvery/5+1)):
+		case <-ctx.Done():
 			return
 		}
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 
@@ -95,7 +85,7 @@ func (p *prober) probe(ctx context.Context, addr netip.AddrPort) error {
 	case tuning.GRPCCheck:
 		return p.grpc(ctx, addr)
 	}
-	conn, err := dial(ctx, addr, p.tune.CheckTimeout)
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr.String())
 	if err != nil {
 		return err
 	}
@@ -104,7 +94,7 @@ func (p *prober) probe(ctx context.Context, addr netip.AddrPort) error {
 
 // get sends one request by hand: net/http's client would write to the process's log what odd servers say.
 func (p *prober) get(ctx context.Context, addr netip.AddrPort) error {
-	conn, err := dial(ctx, addr, p.tune.CheckTimeout)
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", addr.String())
 	if err != nil {
 		return err
 	}

@@ -9,7 +9,7 @@ export PATH=$PATH:/usr/sbin:/sbin
 need() {
   case $1 in
   demo) printf '%s\n' "ip iproute2" "nsenter util-linux" "iptables iptables" ;;
-  test) need demo; printf '%s\n' "nft nftables" "tcpdump tcpdump" "conntrack conntrack" "curl curl" "bird bird2" "exabgp exabgp" "/usr/lib/frr/bgpd frr" ;;
+  test) need demo; printf '%s\n' "nft nftables" "tcpdump tcpdump" "conntrack conntrack" "curl curl" "tshark tshark" "bird bird2" "exabgp exabgp" "/usr/lib/frr/bgpd frr" ;;
   runtimes) need demo; printf '%s\n' "nft nftables" "containerd containerd" "ctr containerd" "runc runc" "podman podman" "conmon conmon" "/usr/lib/frr/bgpd frr" ;;
   bench) need test; printf '%s\n' "haproxy haproxy" ;;
   *) echo "usage: $0 demo|test|runtimes|bench" >&2; exit 2 ;;

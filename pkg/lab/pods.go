@@ -126,11 +126,16 @@ func (p *Pod) Delete() error {
 	return errors.Join(err, p.Net.Close())
 }
 
+// PodNamed is the host's pod of that name; nil: there is none.
+func (h *Host) PodNamed(name string) *Pod {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.pods[name]
+}
+
 // DeletePod deletes the host's pod of that name.
 func (h *Host) DeletePod(name string) error {
-	h.mu.Lock()
-	p := h.pods[name]
-	h.mu.Unlock()
+	p := h.PodNamed(name)
 	if p == nil {
 		return fmt.Errorf("%s has no pod %s", h.Name, name)
 	}

@@ -124,6 +124,7 @@ var fences = []struct {
 	{"github.com/vishvananda/netlink", []string{"pkg/edge/", "pkg/lab"}, "the kernel is an edge"},
 	{"k8s.io/client-go/", []string{"pkg/edge/kube"}, "the API server hides behind one door"},
 	{"k8s.io/", []string{"pkg/core/kubeobj", "pkg/edge/file", "pkg/edge/kube"}, "Kubernetes types stop at the sources"},
+	{"github.com/gopacket/", []string{"pkg/edge/pcapng"}, "a file format hides behind one door"},
 	{"github.com/spf13/cobra", []string{"cmd/l3ctl"}, "daemons and plugins have few flags"},
 }
 

@@ -5,8 +5,10 @@ package e2e
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -63,6 +65,7 @@ func TestL3ctlOnANode(t *testing.T) {
 	t.Run("doctor", func(t *testing.T) { testDoctor(t, l) })
 	t.Run("doctor, userspace", func(t *testing.T) { testDoctorUserspace(t, l) })
 	t.Run("trace", func(t *testing.T) { testTrace(t, l) })
+	t.Run("capture", func(t *testing.T) { testCapture(t, l) })
 }
 
 // What trace predicts is what is seen, for every kind of way, to every backend.
@@ -121,6 +124,53 @@ func testTrace(t *testing.T, l *lab.Lab) {
 	wants(t, h.Place, 2, "trace --lab --probe web8080-1 10.10.30.2:8080", "they part at br192 of mls", "NOT SEEN")
 	run(t, l.MLS.Place, "iptables", "-D", "FORWARD", "-d", "10.10.30.0/24", "-j", "DROP")
 	must(t, second.Delete())
+}
+
+// A capture opens in tshark, with all four interfaces and both legs of one connection, whoever makes the second.
+func testCapture(t *testing.T, l *lab.Lab) {
+	for _, row := range []struct{ host, pod, client string }{
+		{"kubminion1", "web8080-1", "10.10.10.2"}, // nftables: the second leg is the pod's, too
+		{"kubminion4", "web8080-4", "192.168.10.65"},
+	} {
+		h := l.Hosts[row.host]
+		p, err := h.Start("capture", "l3ctl", "capture", row.pod, "--service=webfrontend", "--file=/run/c.pcapng", "--duration=30s")
+		must(t, err)
+		client := h.PodNamed(row.pod)
+		labtest.Within(t, 10*time.Second, "a second leg on the uplink", func() error {
+			if err := client.Reaches(vip); err != nil {
+				return err
+			}
+			text, err := os.ReadFile(p.LogPath)
+			if err == nil && !regexp.MustCompile(`uplink ens18 +#\d+ +IP `+regexp.QuoteMeta(row.client)+`\.\d+ > 10\.10\.\d+\.2\.8080`).Match(text) {
+				err = errors.New(string(text))
+			}
+			return err
+		})
+		must(t, p.Stop())
+		out := run(t, h.Place, "tshark", "-r", "/run/c.pcapng", "-T", "fields", "-e", "frame.comment", "-e", "frame.interface_name", "-e", "ip.src", "-e", "ip.dst", "-e", "tcp.dstport")
+		legs := map[string]map[string]bool{}
+		for line := range strings.Lines(out) {
+			f := strings.Split(strings.TrimSpace(line), "\t")
+			if len(f) != 5 {
+				t.Fatalf("tshark says %q", line)
+			}
+			if legs[f[0]] == nil {
+				legs[f[0]] = map[string]bool{}
+			}
+			point, _, _ := strings.Cut(f[1], " ")
+			legs[f[0]][point+" "+f[2]+" > "+f[3]+":"+f[4]] = true
+		}
+		whole := func(seen map[string]bool) bool {
+			pod := client.IP.String() + " > " + vip
+			return seen["pod "+pod] && seen["veth "+pod] && (seen["uplink "+row.client+" > 10.10.30.2:8080"] || seen["uplink "+row.client+" > 10.10.10.2:8080"]) &&
+				slices.ContainsFunc(slices.Collect(maps.Keys(seen)), func(s string) bool { return strings.HasPrefix(s, "bridge ") })
+		}
+		if !slices.ContainsFunc(slices.Collect(maps.Values(legs)), whole) {
+			t.Errorf("%s: no connection has both its legs at all points:\n%s", row.host, out)
+		}
+	}
+	wants(t, l.Hosts["kubminion1"].Place, 1, "capture nobody", `no living pod is called "nobody"`)
+	wants(t, l.Hosts["kubminion1"].Place, 1, "capture web8080-1 --point=moon", `--point[0]: "moon" is none of pod, veth, bridge, uplink`)
 }
 
 // Status is quiet when all is well, says in words what is not, and changes its exit status.

@@ -72,7 +72,7 @@ func writeBundle(ctx context.Context, path string) (err error) {
 		}
 	}
 	for name, command := range commands {
-		if err := put(t, "commands/"+name+".txt", capture(ctx, command)); err != nil {
+		if err := put(t, "commands/"+name+".txt", report(ctx, command)); err != nil {
 			return err
 		}
 	}
@@ -94,8 +94,8 @@ func writeBundle(ctx context.Context, path string) (err error) {
 	return nil
 }
 
-// capture runs a command and returns what it says, or why it says nothing.
-func capture(ctx context.Context, command string) string {
+// report runs a command and returns what it says, or why it says nothing.
+func report(ctx context.Context, command string) string {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	args := strings.Fields(command)

@@ -253,8 +253,8 @@ func dryRun(c config, out io.Writer) error {
 		table portal.Table
 		plan  func(portal.Table) (string, error)
 	}{{portals.NFTables, want.Kernel, w.kernel.Plan}, {portals.Userspace, want.User, w.user.Plan}} {
-		if c.mode != part.mode && len(part.table.Portals) == 0 {
-			continue
+		if c.mode != part.mode && len(part.table.Portals) == 0 && part.mode == portals.Userspace {
+			continue // the kernel has something to refuse in either mode
 		}
 		plan, err := part.plan(part.table)
 		if err != nil {

@@ -60,6 +60,7 @@ func TestL3ctlOnANode(t *testing.T) {
 	l := labtest.Up(t, lab.Embedded)
 	must(t, l.StartEverything())
 	t.Run("ipam", func(t *testing.T) { testIPAM(t, l) })
+	t.Run("map", func(t *testing.T) { testMap(t, l) })
 	t.Run("status", func(t *testing.T) { testStatus(t, l) })
 	t.Run("whois", func(t *testing.T) { testWhois(t, l) })
 	t.Run("doctor", func(t *testing.T) { testDoctor(t, l) })
@@ -171,6 +172,24 @@ func testCapture(t *testing.T, l *lab.Lab) {
 	}
 	wants(t, l.Hosts["kubminion1"].Place, 1, "capture nobody", `no living pod is called "nobody"`)
 	wants(t, l.Hosts["kubminion1"].Place, 1, "capture web8080-1 --point=moon", `--point[0]: "moon" is none of pod, veth, bridge, uplink`)
+}
+
+// The map shows the article's picture, as it is.
+func testMap(t *testing.T, l *lab.Lab) {
+	h := l.Hosts["kubminion1"]
+	wants(t, h.Place, 0, "map --lab", "mls  (AS 64512, 4 of 4 sessions up)\n├── 10.20.30.0/24, gateway 10.20.30.1\n│   ├── kubminion1  10.20.30.62  [session up: 3 in, 1 out]",
+		"└── web8080-3  10.10.30.2  {pause, web8080}", "service webfrontend  10.100.87.105:80  nftables\n├── 10.10.10.2:8080 web8080-1")
+	wants(t, h.Place, 0, "map", "mls  (AS 64512, as kubminion1 sees it)", "known by routes only", "pods 10.10.40.0/24")
+	wants(t, h.Place, 0, "map --lab --dot", `[label="kubminion3\n192.168.10.64"];`)
+	wants(t, h.Place, 0, "map --lab --mermaid", `"kubminion3<br>192.168.10.64"`)
+	wants(t, h.Place, 0, "map --lab --svg=/run/map.svg")
+	if out := run(t, h.Place, "cat", "/run/map.svg"); !strings.Contains(out, ">kubminion4</text>") || !strings.Contains(out, "</svg>") {
+		t.Errorf("the picture is\n%s", out)
+	}
+	// Views that were written elsewhere draw the same.
+	run(t, h.Place, "sh", "-c", "l3ctl observe > /run/1.json")
+	wants(t, l.Hosts["outside"].Place, 1, "map --from /run/1.json", "--from: open /run/1.json: no such file")
+	wants(t, h.Place, 0, "map --from /run/1.json", "kubminion1  10.20.30.62  [session up: 3 in, 1 out]")
 }
 
 // Status is quiet when all is well, says in words what is not, and changes its exit status.

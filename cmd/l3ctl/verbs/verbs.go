@@ -25,7 +25,7 @@ const unhealthy = Unwell(2)
 
 // All are the commands.
 func All() []*cobra.Command {
-	return []*cobra.Command{newStatus(), newIPAM(), newPlan(), newMLSConfig(), newMLSVerify(), newWhois(), newTrace(), newCapture(), newDoctor(), newBundle(), newObserve()}
+	return []*cobra.Command{newStatus(), newMap(), newIPAM(), newPlan(), newMLSConfig(), newMLSVerify(), newWhois(), newTrace(), newCapture(), newDoctor(), newBundle(), newObserve()}
 }
 
 // format is the flag -o.

@@ -21,13 +21,13 @@ func benchRouted(ctx context.Context, r *report, o options) error {
 		{"bird", startBird, syscall.SIGTERM},
 		{"frr", startFRR, syscall.SIGTERM},
 	}
-	b := &routedBench{r: r, rounds: o.rounds, all: all}
+	b := &routedBench{r: r, rounds: o.rounds, all: all, root: o.root}
 	for _, part := range []struct {
 		name string
 		run  func(context.Context)
 	}{
 		{"load", b.load}, {"fib", b.fib}, {"announce", b.announce}, {"carrier", b.carrier}, {"start", b.coldStart},
-		{"restart", b.restart}, {"idle", b.idle}, {"blackhole", b.blackhole},
+		{"restart", b.restart}, {"idle", b.idle}, {"blackhole", b.blackhole}, {"scale", b.scale},
 	} {
 		if strings.Contains(part.name, o.only) && ctx.Err() == nil {
 			part.run(ctx)
@@ -40,6 +40,7 @@ type routedBench struct {
 	r      *report
 	rounds int
 	all    []contender
+	root   string
 }
 
 // samples is how many samples a part takes: one for every so many rounds, but some at least.

@@ -154,6 +154,7 @@ func (w *wiring) tasks(l net.Listener) ([]task.Task, error) {
 		{Name: "proxy", Run: w.user.proxy.Run},
 		{Name: "health ports", Run: w.beacon.Run},
 		{Name: "sync", Run: sync.Run},
+		{Name: "room", Run: func(ctx context.Context) error { return watchRoom(ctx, w.log) }},
 		{Name: "tampering", Run: func(ctx context.Context) error {
 			return w.kernel.watch(ctx, w.log, func() {
 				w.keeper.Distrust()

@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	v1 "k8s.io/api/core/v1"
 	discovery "k8s.io/api/discovery/v1"
@@ -146,13 +147,27 @@ func (p *parser) endpoints(name string, text, quick []byte) {
 	p.put(name, kubeobj.Object{Slices: s})
 }
 
+// decoder reads one value after the other, so that many documents share its buffer. After an error it is of no use.
+type decoder struct {
+	bytes.Reader
+	*json.Decoder
+}
+
+var decoders = sync.Pool{New: func() any {
+	d := &decoder{}
+	d.Decoder = json.NewDecoder(&d.Reader)
+	d.DisallowUnknownFields()
+	return d
+}}
+
 // decode is strict: a key that Kubernetes does not know is a mistake, as it is for kubectl. What is not right in the quick
 // way is read again in the long one, which knows what to say of it.
 func (p *parser) decode(name string, text, quick []byte, into any) bool {
 	if quick != nil {
-		d := json.NewDecoder(bytes.NewReader(quick))
-		d.DisallowUnknownFields()
+		d := decoders.Get().(*decoder) //nolint:forcetypeassert // nothing else is in it
+		d.Reset(quick)
 		if d.Decode(into) == nil {
+			decoders.Put(d)
 			return true
 		}
 		v := reflect.ValueOf(into).Elem()

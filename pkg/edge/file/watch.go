@@ -20,7 +20,7 @@ import (
 const (
 	quiet  = 3 * time.Millisecond   // events closer together than this are one change
 	burst  = 50 * time.Millisecond  // but a change that never ends is passed on after this
-	calm   = time.Second            // much is written to the memory when there was no change for this long
+	calm   = 3 * time.Second        // much is written to the memory when there was no change for this long
 	gulp   = 64                     // so many files at a time: news do not wait for it
 	little = 1 << 20                // so many bytes are written at once
 	settle = 100 * time.Millisecond // a file that became bad may be half written: look again before saying so

@@ -106,13 +106,17 @@ func (d *DataPlane) apply(tab *table, next portal.Table) error {
 		look = sweeps(changed)
 		cs, refs = tab.step(&next, changed), tab.refs
 	} else {
-		var want map[elemKey]string
-		want, refs = tab.wanted(&next)
 		have, err := d.c.read(tab, &b)
 		if err != nil {
 			return err
 		}
-		cs = compareElems(want, have)
+		if len(have) == 0 {
+			cs, refs = tab.loaded(&next)
+		} else {
+			var want map[elemKey]string
+			want, refs = tab.wanted(&next)
+			cs = compareElems(want, have)
+		}
 		tab.bad = nil
 	}
 	if err := d.write(tab, &b, cs); err != nil {

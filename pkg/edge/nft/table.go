@@ -35,19 +35,33 @@ func (t *table) mine(k portal.Key) bool { return k.Addr.Is4() == (t.f == ip4) }
 
 // wanted is every element that the table must have, and how often the shared ones are asked for.
 func (t *table) wanted(next *portal.Table) (elems map[elemKey]string, refs map[elemKey]int) {
-	elems, refs = make(map[elemKey]string, 4*len(next.Portals)), map[elemKey]int{}
+	elems = make(map[elemKey]string, 4*len(next.Portals))
+	refs = t.each(next, func(e elemKey, v string) { elems[e] = v })
+	return elems, refs
+}
+
+// loaded is what turns an empty table into the one that is wanted.
+func (t *table) loaded(next *portal.Table) (cs []change, refs map[elemKey]int) {
+	cs = make([]change, 0, 6*len(next.Portals))
+	refs = t.each(next, func(e elemKey, v string) { cs = append(cs, change{elemKey: e, new: v, has: true}) })
+	return cs, refs
+}
+
+// each calls put with every element that the table must have, once, and counts how often the shared ones are asked for.
+func (t *table) each(next *portal.Table, put func(elemKey, string)) (refs map[elemKey]int) {
+	refs = make(map[elemKey]int, 3*len(next.Portals))
 	for k, p := range next.Portals {
 		if !t.mine(k) {
 			continue
 		}
-		own(t.f, k, p, func(e elemKey, v string) { elems[e] = v })
+		own(t.f, k, p, put)
 		shared(next, k, p, func(e elemKey) { refs[e]++ })
 	}
 	for e := range refs {
-		elems[e] = ""
+		put(e, "")
 	}
-	fixed(t.f, next, func(e elemKey) { elems[e] = "" })
-	return elems, refs
+	fixed(t.f, next, func(e elemKey) { put(e, "") })
+	return refs
 }
 
 // compareElems lists what turns have into want.

@@ -33,6 +33,9 @@ func daemon(ctx context.Context, f *flags, cfg config, log *slog.Logger) error {
 		return err
 	}
 	defer func() { _ = table.Close() }()
+	if len(cfg.listen) > 0 { // a switch: flows towards service addresses should stay where they are
+		table.Steady()
+	}
 	watch, err := table.Watch()
 	if err != nil {
 		return err

@@ -271,6 +271,53 @@ func TestSetsMerge(t *testing.T) {
 	}
 }
 
+func TestSteadyGroupsKeepTheirFlows(t *testing.T) {
+	n, _, table, link := dualNode(t)
+	table.Steady()
+	vip, other := pfx("10.100.87.105/32"), pfx("10.10.20.0/24")
+	nodes := func() map[string]string { // by source, as the kernel hashes
+		out := map[string]string{}
+		nstest.Sh(t, n, "sysctl -qw net.ipv4.fib_multipath_hash_policy=0")
+		for line := range strings.Lines(nstest.Sh(t, n, "for i in $(seq 1 120); do ip route get 10.100.87.105 from 172.16.0.$i iif ens18 | head -1; done")) {
+			f := strings.Fields(line)
+			out[f[2]] = line[strings.Index(line, "via"):]
+		}
+		return out
+	}
+	nstest.Sh(t, n, "sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.ens18.rp_filter=0")
+	three := via(link, "10.20.30.161", "10.20.30.162", "10.20.30.163")
+	become(t, table, route.FIB{vip: three, other: via(link, "10.20.30.163")})
+	if !strings.Contains(nstest.Run(t, n, "ip", "nexthop"), "type resilient buckets 512") {
+		t.Fatal("no resilient group")
+	}
+	before := nodes()
+	if _, err := table.Lose(route.NextHop{Gateway: addr("10.20.30.161"), Link: link}); err != nil {
+		t.Fatal(err)
+	}
+	after, moved, stayed := nodes(), 0, 0
+	for src, was := range before {
+		switch {
+		case strings.Contains(was, "10.20.30.161"):
+			if strings.Contains(after[src], "10.20.30.161") {
+				t.Errorf("%s still goes to the node that left", src)
+			}
+		case after[src] != was:
+			moved++
+		default:
+			stayed++
+		}
+	}
+	if moved > 0 || stayed < 40 {
+		t.Errorf("of the flows of nodes that stay %d moved, %d did not", moved, stayed)
+	}
+	become(t, table, route.FIB{vip: via(link, "10.20.30.163"), other: via(link, "10.20.30.163")})
+	become(t, table, route.FIB{vip: three, other: three})
+	become(t, table, route.FIB{})
+	if nh := nstest.Run(t, n, "ip", "nexthop"); nh != "" {
+		t.Errorf("objects left behind:\n%s", nh)
+	}
+}
+
 // A resync that finds nothing to do says nothing to the kernel but the dumps' requests.
 func TestUnchangedResyncSendsNothing(t *testing.T) {
 	_, _, table, link := dualNode(t)

@@ -29,6 +29,11 @@ func Open() (*Table, error) {
 	return &Table{sock: s}, nil
 }
 
+// Steady makes routes with several next hops keep flows where they are when a hop comes or goes (resilient groups, Linux
+// 5.13), as a router in front of service addresses should. Without it the hash moves flows of hops that stay, too. It
+// concerns groups that are made from now on.
+func (t *Table) Steady() { t.hops.resilient = true }
+
 // Close lets go of the sockets. The routes stay.
 func (t *Table) Close() error { return t.sock.close() }
 

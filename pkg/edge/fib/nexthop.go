@@ -20,8 +20,12 @@ const (
 	rtaNHID       = 30
 	nhaID         = 1
 	nhaGroup      = 2
+	nhaGroupType  = 3
 	nhaOIF        = 5
 	nhaGateway    = 6
+	nhaResGroup   = 12
+	resBuckets    = 1 // within nhaResGroup
+	typeResilient = 1 // of nhaGroupType
 	sizeofNhmsg   = 8
 	sizeofMember  = 8 // struct nexthop_grp
 )
@@ -39,10 +43,14 @@ type nexthops struct {
 	sets    map[string]*set          // by their hops, see key
 	byID    map[uint32]*set          // by group
 	taken   map[uint32]bool          // numbers of groups and hops
+	steady  map[uint32]bool          // groups that are resilient
 	next    uint32                   // where to look for a free one
 	last    string                   // the set looked up last: long runs of routes share one
 	lastSet *set
 	scratch []byte
+	// resilient is the wish for groups that keep flows where they are when a hop comes or goes.
+	resilient bool
+	proven    bool // the kernel has made one
 
 	// During one Apply: the set for which each request was made, and why sets could not be made.
 	owners  []string
@@ -149,10 +157,10 @@ type member struct {
 // read learns which objects of ours the kernel holds.
 func (n *nexthops) read(s *socket) error {
 	groups := map[uint32][]member{}
-	hops := map[uint32]route.NextHop{}
+	hops, steady := map[uint32]route.NextHop{}, map[uint32]bool{}
 	b := nlHeader(nil, rtmGetNexthop, unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
 	b = finish(append(b, make([]byte, sizeofNhmsg)...), 0)
-	err := s.dump(b, func() { clear(groups); clear(hops) }, func(_ uint16, body []byte) error {
+	err := s.dump(b, func() { clear(groups); clear(hops); clear(steady) }, func(_ uint16, body []byte) error {
 		if len(body) < sizeofNhmsg || body[2] != mark.RouteRouted {
 			return nil
 		}
@@ -163,6 +171,9 @@ func (n *nexthops) read(s *socket) error {
 		id := native.Uint32(a[nhaID])
 		if members, ok := a[nhaGroup]; ok {
 			groups[id] = nil
+			if typ := a[nhaGroupType]; len(typ) >= 2 && native.Uint16(typ) == typeResilient {
+				steady[id] = true
+			}
 			for ; len(members) >= sizeofMember; members = members[sizeofMember:] {
 				groups[id] = append(groups[id], member{native.Uint32(members), int(members[4]) + 1})
 			}
@@ -176,7 +187,7 @@ func (n *nexthops) read(s *socket) error {
 		return nil
 	}
 	n.single, n.sets, n.byID, n.taken = map[route.NextHop]uint32{}, map[string]*set{}, map[uint32]*set{}, map[uint32]bool{}
-	n.last, n.lastSet = "", nil
+	n.last, n.lastSet, n.steady = "", nil, steady
 	for id, h := range hops {
 		n.single[h], n.taken[id] = id, true
 	}

@@ -38,6 +38,11 @@ func (n *nexthops) prepare(s *socket, plan route.Plan) (route.Plan, error) {
 	if err := b.flush(); err != nil {
 		return nil, err
 	}
+	if len(b.refused) > 0 && n.resilient && len(n.steady) > 0 && !n.proven { // the kernel may be older than 5.13
+		n.resilient, n.known = false, false
+		return nil, fmt.Errorf("resilient groups, going on without them: %w", b.refused[0].err)
+	}
+	n.proven = n.proven || len(n.steady) > 0
 	for _, r := range b.refused { // the routes will be refused, too; this is the reason
 		if k := n.owners[r.index]; n.refused[k] == nil {
 			n.refused[k] = r.err
@@ -80,7 +85,7 @@ func (n *nexthops) moveSets(s *socket, plan route.Plan) (route.Plan, error) {
 		m.split = m.split || !m.to.Equal(c.New)
 	}
 	for from, m := range moves {
-		if m.split || m.count < from.uses {
+		if m.split || m.count < from.uses || n.wantsSteady(m.to) && slices.ContainsFunc(from.ids, func(id uint32) bool { return !n.steady[id] }) {
 			delete(moves, from)
 		}
 	}
@@ -146,12 +151,30 @@ func (n *nexthops) write(b *batch, id uint32, e route.Entry, flags uint16) error
 		members = append(members, weight, 0, 0, 0)
 	}
 	n.owners = append(n.owners, owner)
+	fresh := flags&unix.NLM_F_EXCL != 0
+	if fresh && n.wantsSteady(e) {
+		n.steady[id] = true
+	}
 	return b.add(func(m []byte) []byte {
 		at := len(m)
 		m = nexthopHeader(m, rtmNewNexthop, unix.NLM_F_REQUEST|unix.NLM_F_CREATE|flags, unix.AF_UNSPEC, id)
-		return finish(attr(m, nhaGroup, members), at)
+		m = attr(m, nhaGroup, members)
+		if n.steady[id] {
+			m = attr(m, nhaGroupType, native.AppendUint16(nil, typeResilient))
+			if fresh {
+				m = attr(m, nhaResGroup|unix.NLA_F_NESTED, attr(nil, resBuckets, native.AppendUint16(nil, buckets)))
+			}
+		}
+		return finish(m, at)
 	})
 }
+
+// buckets are the places of a resilient group that flows are hashed to; each keeps its hop as long as there is that hop.
+// It is also the most hops that a group may have.
+const buckets = 512
+
+// wantsSteady reports that the group of a new set should be resilient.
+func (n *nexthops) wantsSteady(e route.Entry) bool { return n.resilient && len(e.Hops) > 1 }
 
 func nexthopHeader(m []byte, typ, flags uint16, family byte, id uint32) []byte {
 	protocol := byte(mark.RouteRouted)
@@ -194,6 +217,7 @@ func (n *nexthops) collect(s *socket) error {
 			return finish(nexthopHeader(m, rtmDelNexthop, unix.NLM_F_REQUEST, unix.AF_UNSPEC, id), at)
 		}))
 		delete(n.taken, id)
+		delete(n.steady, id)
 	}
 	used := map[route.NextHop]bool{}
 	for _, x := range n.sets {

@@ -16,10 +16,10 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// daemons are where each daemon's metrics are written, and where they are explained.
-var daemons = []struct{ name, source, doc string }{
-	{"routed", "../daemon/routed/metrics.go", "../docs/reference/routed.md"},
-	{"portald", "../pkg/engine/portals/metrics.go", "../docs/reference/portald.md"},
+// daemons are where each daemon's metrics are written, explained and shown.
+var daemons = []struct{ name, source, doc, board string }{
+	{"routed", "../daemon/routed/metrics.go", "../docs/reference/routed.md", "../conf/grafana/routed.json"},
+	{"portald", "../pkg/engine/portals/metrics.go", "../docs/reference/portald.md", "../conf/grafana/portald.json"},
 }
 
 var metric = regexp.MustCompile(`\b(?:routed|portald)_[a-z][a-z0-9_]*[a-z0-9]\b`)
@@ -86,7 +86,7 @@ func TestDashboardsAreDashboards(t *testing.T) {
 				GridPos struct{ X, Y, W, H int }
 			}
 		}
-		if err := json.Unmarshal([]byte(read(t, "grafana/"+d.name+".json")), &board); err != nil {
+		if err := json.Unmarshal([]byte(read(t, d.board)), &board); err != nil {
 			t.Fatal(err)
 		}
 		ids, places := map[int]bool{}, map[[2]int]bool{}

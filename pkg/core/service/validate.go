@@ -8,12 +8,18 @@ import (
 	"net/netip"
 )
 
+// longestName is the most that Kubernetes lets any object's name have (RFC 1123: a DNS subdomain).
+const longestName = 253
+
 // Validate reports everything in s that no data plane could program, joined, each with its place.
 func (s Service) Validate() error {
 	var errs []error
 	bad := func(format string, a ...any) { errs = append(errs, fmt.Errorf(format, a...)) }
 	if s.Name.Name == "" {
 		bad("metadata.name: missing")
+	}
+	if n := len(s.Name.Name); n > longestName {
+		bad("metadata.name: %d bytes; %d are the most", n, longestName)
 	}
 	addrs := func(field string, as []netip.Addr) {
 		for i, a := range as {

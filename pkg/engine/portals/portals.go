@@ -11,6 +11,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -319,7 +320,7 @@ func (d *decider) handsOver() bool {
 func (k *Keeper) complain(problems []error) {
 	now := make(map[string]bool, len(problems))
 	for _, p := range problems {
-		now[p.Error()] = true
+		now[shortened(p.Error())] = true
 	}
 	k.mu.Lock()
 	before := k.problems
@@ -335,6 +336,15 @@ func (k *Keeper) complain(problems []error) {
 			k.o.Log.Info("problem solved", "error", p)
 		}
 	}
+}
+
+// shortened keeps a problem readable whatever somebody has written into an object.
+func shortened(s string) string {
+	const head, tail = 300, 200 // where it is, and what is wrong
+	if len(s) <= head+tail {
+		return s
+	}
+	return strings.ToValidUTF8(s[:head]+" ... "+s[len(s)-tail:], "")
 }
 
 // chatter is how many portals may open or close at once before the log counts them instead of naming them.

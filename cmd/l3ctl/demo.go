@@ -44,14 +44,51 @@ func newDemo(name *string, inner *nest.Inner) *cobra.Command {
 	return cmd
 }
 
-// tell is lab demo inside the nest.
-func tell(cmd *cobra.Command, inner *nest.Inner, kind lab.Kind, keep bool) error {
+// newRun is lab run: a scenario in a lab of its own.
+func newRun(inner *nest.Inner) *cobra.Command {
+	long, names := "Run a scripted scenario in a lab of its own, checking every claim:\n", []string{}
+	for _, s := range story.Scenarios() {
+		long += fmt.Sprintf("\n  %-18s %s", s[0], s[1])
+		names = append(names, s[0])
+	}
+	return &cobra.Command{
+		Use: "run SCENARIO", Short: "Run a scripted scenario in a lab of its own, checking every claim", Long: long,
+		Example: "  l3ctl lab run drain", Args: cobra.MatchAll(cobra.ExactArgs(1), cobra.OnlyValidArgs), ValidArgs: names,
+		RunE: func(_ *cobra.Command, args []string) error {
+			if inner == nil {
+				code, err := nest.Nest{Args: os.Args, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}.Run()
+				if err == nil && code != 0 {
+					err = exitCode(code)
+				}
+				return err
+			}
+			dieOnSignal()
+			bin, err := ownBin()
+			if err != nil {
+				return err
+			}
+			l, err := lab.Up(lab.Config{Bin: bin, MLS: lab.Embedded})
+			if err != nil {
+				return err
+			}
+			return story.Run(l, args[0], story.Options{Out: os.Stdout, Color: wantsColor()})
+		},
+	}
+}
+
+// dieOnSignal ends the process wherever the story is: the nest takes everything down.
+func dieOnSignal() {
 	end := make(chan os.Signal, 1)
 	signal.Notify(end, syscall.SIGINT, syscall.SIGTERM)
 	go func() {
 		<-end
-		os.Exit(130) // wherever the story is: the nest takes everything down
+		os.Exit(130)
 	}()
+}
+
+// tell is lab demo inside the nest.
+func tell(cmd *cobra.Command, inner *nest.Inner, kind lab.Kind, keep bool) error {
+	dieOnSignal()
 	bin, err := ownBin()
 	if err != nil {
 		return err

@@ -38,7 +38,7 @@ func newLab(inner *nest.Inner) *cobra.Command {
 		},
 	}
 	cmd.PersistentFlags().StringVar(&name, "name", name, "which lab, where several run at once")
-	cmd.AddCommand(newUp(&name, inner), newDemo(&name, inner), newDown(&name), newExec(&name), newShell(&name), newStatus())
+	cmd.AddCommand(newUp(&name, inner), newDemo(&name, inner), newRun(inner), newDown(&name), newExec(&name), newShell(&name), newStatus())
 	cmd.AddCommand(newHelpers()...)
 	return cmd
 }

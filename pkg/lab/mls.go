@@ -159,6 +159,18 @@ func (s *Switch) Configure(text string) error {
 	return s.listening()
 }
 
+// Accept has the embedded switch learn what lies inside one more prefix: it starts anew.
+func (s *Switch) Accept(prefix string) error {
+	if s.Kind != Embedded {
+		return fmt.Errorf("the %s switch learns what its configuration says; take --mls=%s", s.Kind, Embedded)
+	}
+	if err := s.Daemons[0].Stop(); err != nil {
+		return err
+	}
+	s.Daemons = nil
+	return s.daemon("routed", append(append([]string{"routed"}, topology.Article().RoutedArgs()...), "--accept="+prefix)...)
+}
+
 // exists waits for a file of the last daemon.
 func (s *Switch) exists(path string) error {
 	return s.await(func() error { _, err := os.Stat(path); return err })

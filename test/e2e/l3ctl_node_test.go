@@ -59,6 +59,14 @@ func onNode(t *testing.T, h *lab.Host, path, text string) {
 func TestL3ctlOnANode(t *testing.T) {
 	l := labtest.Up(t, lab.Embedded)
 	must(t, l.StartEverything())
+	for _, h := range l.Nodes() {
+		labtest.Within(t, 10*time.Second, "all is well on "+h.Name, func() error {
+			if out, status := ctl(t, h.Place, "status"); status != 0 || !strings.Contains(out, "3 services with 6 endpoints") {
+				return errors.New(out)
+			}
+			return nil
+		})
+	}
 	t.Run("ipam", func(t *testing.T) { testIPAM(t, l) })
 	t.Run("map", func(t *testing.T) { testMap(t, l) })
 	t.Run("status", func(t *testing.T) { testStatus(t, l) })

@@ -95,12 +95,19 @@ func screen(w io.Writer, x health, now time.Time) {
 	if p.Problem != "" {
 		say(w, "portald\t%s", p.Problem)
 	} else {
-		say(w, "portald\t%s, %d services with %d endpoints, in force since %s", p.Mode, p.Services, p.Endpoints, p.LastSync.Format(time.DateTime))
+		force := "not in force yet"
+		if !p.LastSync.IsZero() {
+			force = "in force since " + p.LastSync.Format(time.DateTime)
+		}
+		say(w, "portald\t%s, %d services with %d endpoints, %s", p.Mode, p.Services, p.Endpoints, force)
 	}
 	say(w, "")
 	printFindings(w, x.Findings)
-	if x.Healthy {
+	switch {
+	case len(x.Findings) == 0:
 		say(w, "all is well")
+	case x.Healthy:
+		say(w, "nothing is broken")
 	}
 }
 

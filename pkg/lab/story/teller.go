@@ -30,15 +30,7 @@ type Options struct {
 // an error; a description of the lab at that moment is then in the file that the error names.
 func Tell(l *lab.Lab, o Options) (err error) {
 	t := &teller{lab: l, out: o.Out, color: o.Color, start: time.Now()}
-	defer func() {
-		switch r := recover().(type) {
-		case nil:
-		case wrong:
-			err = t.report(r.error)
-		default:
-			panic(r)
-		}
-	}()
+	defer func() { err = t.rescue(recover(), err) }()
 	t.title()
 	for i, c := range []struct {
 		title string
@@ -70,6 +62,17 @@ type teller struct {
 	claims int
 
 	web []*lab.Pod // the four backends, once they are there
+}
+
+// rescue turns what was recovered from a story into its error.
+func (t *teller) rescue(recovered any, err error) error {
+	switch r := recovered.(type) {
+	case nil:
+		return err
+	case wrong:
+		return t.report(r.error)
+	}
+	panic(recovered)
 }
 
 func (t *teller) report(cause error) error {

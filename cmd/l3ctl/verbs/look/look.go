@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/l3edge/l3edge/pkg/core/attach"
@@ -78,7 +79,9 @@ func ask(ctx context.Context, socket string, into any, problem *string) {
 	defer cancel()
 	if _, err := os.Stat(socket); errors.Is(err, fs.ErrNotExist) {
 		*problem = "does not run: " + socket + " is not there"
-	} else if err := control.Dial(socket).Get(ctx, "/status", into); err != nil {
+	} else if err := control.Dial(socket).Get(ctx, "/status", into); errors.Is(err, syscall.ECONNREFUSED) {
+		*problem = "does not run: nobody answers on " + socket
+	} else if err != nil {
 		*problem = err.Error()
 	}
 }

@@ -30,7 +30,6 @@ func (r refusal) Unwrap() error { return r.errno }
 // keep the others from being answered. What it refuses is in tab.bad afterwards.
 func (d *DataPlane) isolate(tab *table, next *portal.Table) error {
 	var b batch
-	want, refs := tab.wanted(next)
 	have, err := d.c.read(tab, &b)
 	if err == nil {
 		err = d.c.commit(&b)
@@ -38,6 +37,8 @@ func (d *DataPlane) isolate(tab *table, next *portal.Table) error {
 	if err != nil {
 		return err
 	}
+	tab.adopt(next, have)
+	want, refs := tab.wanted(next)
 	groups := map[service.Name][]change{} // that of no name is of several services
 	for _, c := range compareElems(want, have) {
 		var name service.Name

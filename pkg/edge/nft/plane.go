@@ -110,6 +110,7 @@ func (d *DataPlane) apply(tab *table, next portal.Table) error {
 		if err != nil {
 			return err
 		}
+		tab.adopt(&next, have)
 		if len(have) == 0 {
 			cs, refs = tab.loaded(&next)
 		} else {
@@ -121,6 +122,9 @@ func (d *DataPlane) apply(tab *table, next portal.Table) error {
 	}
 	if err := d.write(tab, &b, cs); err != nil {
 		return err
+	}
+	if !since || !tab.known {
+		d.tidy(tab, &next)
 	}
 	tab.known, tab.unused, tab.last, tab.refs = true, false, next, refs
 	tab.last.Portals = nil
@@ -145,6 +149,31 @@ func (d *DataPlane) write(tab *table, b *batch, cs []change) error {
 		return err
 	}
 	return flush()
+}
+
+// tidy removes chains that nothing leads to. That it cannot is no harm: somebody else's rule may lead there.
+func (d *DataPlane) tidy(tab *table, next *portal.Table) {
+	idle := maps.Clone(tab.classes)
+	for k, p := range next.Portals {
+		if len(idle) == 0 {
+			return
+		}
+		if tab.mine(k) {
+			own(tab.f, k, p, func(e elemKey, v string) {
+				if tab.sets[e.set].verdicts {
+					delete(idle, v)
+				}
+			})
+		}
+	}
+	var b batch
+	for name := range idle {
+		b.msg(msgDelRule, 0, tab.f.nf, func(e *enc) { e.str(attrRuleTable, tab.name); e.str(attrRuleChain, name) })
+		b.msg(msgDelChain, 0, tab.f.nf, func(e *enc) { e.str(attrChainTable, tab.name); e.str(attrChainName, name) })
+	}
+	if d.c.commit(&b) == nil {
+		maps.DeleteFunc(tab.classes, func(name string, _ bool) bool { return idle[name] })
+	}
 }
 
 // used reports that the family has anything to do: a node without IPv6 services gets no IPv6 table.

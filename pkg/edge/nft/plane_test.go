@@ -326,6 +326,90 @@ func BenchmarkEndpointChange(b *testing.B) {
 	}
 }
 
+func TestEndpointsKeepTheirSlots(t *testing.T) {
+	ep := func(list string) (out []netip.AddrPort) {
+		for _, c := range list {
+			out = append(out, netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, 0, byte(c)}), 80))
+		}
+		return out
+	}
+	for _, row := range []struct{ sentence, was, want, now string }{
+		{"at first they are sorted", "", "abc", "abc"},
+		{"nothing changes", "cab", "abc", "cab"},
+		{"one more takes the next slot", "bcd", "abcd", "bcda"},
+		{"one is replaced where it was", "abcd", "abde", "abed"},
+		{"the last moves to where one is missing", "abcd", "bcd", "dbc"},
+		{"the last one goes", "dbca", "bcd", "dbc"},
+		{"several go", "abcdef", "bf", "fb"},
+		{"all are others", "abc", "xyz", "xyz"},
+		{"none is left", "abc", "", ""},
+	} {
+		if got := settle(ep(row.was), ep(row.want)); !slices.Equal(got, ep(row.now)) {
+			t.Errorf("%s: %v", row.sentence, got)
+		}
+	}
+}
+
+// However the slots came about, a restart leaves them alone.
+func TestARestartKeepsSlots(t *testing.T) {
+	h := nstest.New(t)
+	d, m := plane(t, h), portal.NewMemo(options())
+	web := func(eps ...string) portal.Table {
+		return m.Compute(service.Snapshot(newSnapshot().add(service.Service{ClusterIPs: addrs("10.100.0.1"), Ports: tcp(80)}, "web", eps...)))
+	}
+	apply(t, d, web("10.10.10.2:80", "10.10.10.3:80", "10.10.10.4:80", "10.10.10.9:80"))
+	apply(t, d, web("10.10.10.3:80", "10.10.10.4:80", "10.10.10.5:80", "10.10.10.1:80"))
+	before := generation(t, d.c)
+	again := plane(t, h)
+	apply(t, again, web("10.10.10.3:80", "10.10.10.4:80", "10.10.10.5:80", "10.10.10.1:80"))
+	if now := generation(t, d.c); now != before {
+		t.Errorf("a restart made %d transactions", now-before)
+	}
+	apply(t, again, web("10.10.10.3:80"))
+	holds(t, again, web("10.10.10.3:80"))
+}
+
+// Chains that nothing leads to any more go when the kernel is read again: whoever invents timeouts leaves nothing behind.
+func TestIdleChainsGo(t *testing.T) {
+	h := nstest.New(t)
+	d := plane(t, h)
+	for i := range 5 {
+		s := sticky(time.Duration(100+i)*time.Second, "10.10.10.2:80", "10.10.10.3:80")
+		apply(t, d, s.table(options())) // another memo's each time: read again
+		holds(t, d, s.table(options()))
+	}
+	listing := nstest.Run(t, h, "nft", "list", "table", "ip", "l3edge")
+	for i := range 5 {
+		if got := strings.Contains(listing, fmt.Sprintf("chain k%d ", 100+i)); got != (i == 4) {
+			t.Errorf("chain k%d is there: %v", 100+i, got)
+		}
+	}
+}
+
+// BenchmarkManyEndpoints is one endpoint replaced of one service that has many.
+func BenchmarkManyEndpoints(b *testing.B) {
+	for _, n := range []int{10, 100, 1000, 5000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			var eps []string
+			for i := range n {
+				eps = append(eps, fmt.Sprintf("10.10.%d.%d:8080", i/250, i%250+1))
+			}
+			s := newSnapshot().add(service.Service{ClusterIPs: addrs("10.100.0.1"), Ports: tcp(80)}, "web", eps...)
+			d, m := plane(b, nstest.New(b)), portal.NewMemo(options())
+			apply(b, d, m.Compute(service.Snapshot(s)))
+			name := service.Name{Namespace: "default", Name: "web"}
+			one := m.All()[name]
+			b.ResetTimer()
+			for i := range b.N {
+				now := *one
+				now.Endpoints = [][]service.Endpoint{slices.Clone(one.Endpoints[0])}
+				now.Endpoints[0][n/2].Addr = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 99, byte(i), 1}), 8080)
+				apply(b, d, m.Update(service.Delta{name: &now}))
+			}
+		})
+	}
+}
+
 // BenchmarkScale is one endpoint more or less: the kernel validates the map of all services then, once for a transaction.
 func BenchmarkScale(b *testing.B) {
 	for _, n := range []int{100, 1000, 10000, 30000} {

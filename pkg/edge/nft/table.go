@@ -4,6 +4,7 @@ package nft
 
 import (
 	"maps"
+	"net/netip"
 	"slices"
 
 	"github.com/l3edge/l3edge/pkg/core/mark"
@@ -17,17 +18,18 @@ type table struct {
 	f       *family
 	sets    []set
 	chains  []chain
-	unused  bool                   // nothing of last is this family's, and the kernel was left alone
-	known   bool                   // the rest of this is true
-	last    portal.Table           // by its identity; its Portals are not kept
-	bad     map[service.Name]error // what the kernel has refused, and why
-	refs    map[elemKey]int        // how many portals ask for a shared element
-	classes map[string]bool        // chains of endpoint counts that exist
+	unused  bool                          // nothing of last is this family's, and the kernel was left alone
+	known   bool                          // the rest of this is true
+	last    portal.Table                  // by its identity; its Portals are not kept
+	bad     map[service.Name]error        // what the kernel has refused, and why
+	slots   map[slotsKey][]netip.AddrPort // of endpoints that are not in their order
+	refs    map[elemKey]int               // how many portals ask for a shared element
+	classes map[string]bool               // chains of endpoint counts that exist
 }
 
 // services is portald's table of one family.
 func services(f *family) *table {
-	return &table{name: mark.TableServices, f: f, sets: f.sets(), chains: f.chains(), classes: map[string]bool{}}
+	return &table{name: mark.TableServices, f: f, sets: f.sets(), chains: f.chains(), classes: map[string]bool{}, slots: map[slotsKey][]netip.AddrPort{}}
 }
 
 // mine is the part of t that this family programs.
@@ -54,7 +56,7 @@ func (t *table) each(next *portal.Table, put func(elemKey, string)) (refs map[el
 		if !t.mine(k) {
 			continue
 		}
-		own(t.f, k, p, put)
+		own(t.f, k, t.arranged(k, p), put)
 		shared(next, k, p, func(e elemKey) { refs[e]++ })
 	}
 	for e := range refs {
@@ -90,13 +92,17 @@ func (t *table) step(next *portal.Table, changed []portal.Change) []change {
 		if !t.mine(c.Key) {
 			continue
 		}
+		var slots [2][]netip.AddrPort
 		have, want := make(map[elemKey]string, 8), make(map[elemKey]string, 8)
 		if c.Was != nil {
-			own(t.f, c.Key, *c.Was, func(e elemKey, v string) { have[e] = v })
+			was := t.arranged(c.Key, *c.Was)
+			slots = both(was)
+			own(t.f, c.Key, was, func(e elemKey, v string) { have[e] = v })
 			shared(&t.last, c.Key, *c.Was, func(e elemKey) { refs[e]-- })
 		}
+		t.rearrange(c.Key, slots, c.Now)
 		if c.Now != nil {
-			own(t.f, c.Key, *c.Now, func(e elemKey, v string) { want[e] = v })
+			own(t.f, c.Key, t.arranged(c.Key, *c.Now), func(e elemKey, v string) { want[e] = v })
 			shared(next, c.Key, *c.Now, func(e elemKey) { refs[e]++ })
 		}
 		cs = append(cs, compareElems(want, have)...)

@@ -7,7 +7,7 @@ import "encoding/binary"
 // Message types (enum nf_tables_msg_types) and the attributes that we use of each object.
 const (
 	msgNewTable, msgGetTable, msgDelTable               = 0, 1, 2
-	msgNewChain, msgGetChain                            = 3, 4
+	msgNewChain, msgGetChain, msgDelChain               = 3, 4, 5
 	msgNewRule, msgGetRule, msgDelRule                  = 6, 7, 8
 	msgNewSet, msgGetSet                                = 9, 10
 	msgNewSetElem, msgGetSetElem, msgDelSetElem         = 12, 13, 14

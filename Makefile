@@ -5,6 +5,7 @@
 #   make build       static binaries into bin/
 #   make check       what a reviewer would say: gofmt, vet, lint
 #   make test-runtimes  pods made by containerd and podman (as root)
+#   make test-kube   against a real Kubernetes, built here: ten minutes at first, then seconds (as root)
 #   make image       an OCI image of the static binaries, for amd64 and arm64, in dist/
 #   make deb         Debian packages, in dist/
 #   make bench       side by side with the peers (BENCH=cni|routed|portal)
@@ -23,7 +24,7 @@ PACK    := $(GO) tool -modfile=tools/pack/go.mod
 
 export CGO_ENABLED = 0
 
-.PHONY: build demo lab-down test test-runtimes check bench dist image deb clean
+.PHONY: build demo lab-down test test-runtimes test-kube check bench dist image deb clean
 
 build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/... ./daemon/... ./plugins/...
@@ -46,6 +47,10 @@ test: build
 test-runtimes: build
 	@test/need.sh runtimes
 	cd test/runtimes && $(GO) mod download && $(GO) vet ./... && $(GO) test -count=1 -timeout 9m .
+
+test-kube: build
+	@test/need.sh kube
+	cd test/kube && $(GO) vet ./... && $(GO) test -count=1 -timeout 30m -v .
 
 check:
 	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt: $$out"; exit 1; }

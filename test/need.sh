@@ -1,5 +1,5 @@
 #!/bin/bash
-# need.sh demo|test|runtimes|bench: are the programs there that this needs? Debian's packages are installed when we may;
+# need.sh demo|test|runtimes|kube|bench: are the programs there that this needs? Debian's packages are installed when we may;
 # otherwise say plainly what to install. It installs nothing else and starts nothing.
 # Status 3: this machine or this user cannot do it, whatever is installed.
 set -euo pipefail
@@ -11,14 +11,15 @@ need() {
   demo) printf '%s\n' "ip iproute2" "nsenter util-linux" "iptables iptables" ;;
   test) need demo; printf '%s\n' "nft nftables" "tcpdump tcpdump" "conntrack conntrack" "curl curl" "tshark tshark" "bird bird2" "exabgp exabgp" "/usr/lib/frr/bgpd frr" ;;
   runtimes) need demo; printf '%s\n' "nft nftables" "containerd containerd" "ctr containerd" "runc runc" "podman podman" "conmon conmon" "/usr/lib/frr/bgpd frr" ;;
+  kube) need demo; printf '%s\n' "nft nftables" "conntrack conntrack" "curl curl" "containerd containerd" "ctr containerd" "runc runc" "/usr/lib/frr/bgpd frr" ;;
   bench) need test; printf '%s\n' "haproxy haproxy" ;;
-  *) echo "usage: $0 demo|test|runtimes|bench" >&2; exit 2 ;;
+  *) echo "usage: $0 demo|test|runtimes|kube|bench" >&2; exit 2 ;;
   esac
 }
 
 # able says why container runtimes cannot work here: they want root, and control groups to write in.
 able() {
-  [ "$(id -u)" = 0 ] || { echo "container runtimes need root, for control groups and devices: run make test-runtimes as root"; return 1; }
+  [ "$(id -u)" = 0 ] || { echo "container runtimes need root, for control groups and devices: run make test-$what as root"; return 1; }
   local group=/sys/fs/cgroup procs
   for procs in $group/*/cgroup.procs; do # the older version has a hierarchy for each controller
     [ -e $group/cgroup.controllers ] || [ ! -e "$procs" ] || group=$(dirname "$procs")
@@ -31,7 +32,7 @@ missing() { need "$1" | while read -r prog pkg; do command -v "$prog" >/dev/null
 
 what=${1:-}
 need "$what" >/dev/null
-[ "$what" != runtimes ] || able >&2 || exit 3
+[[ $what != runtimes && $what != kube ]] || able >&2 || exit 3
 want=$(missing "$what")
 [ -n "$want" ] || exit 0
 

@@ -46,11 +46,7 @@ func daemon(ctx context.Context, f *flags, cfg config, log *slog.Logger) error {
 	} else if err != nil {
 		return err
 	}
-	if on, err := fib.EnableForwarding(); err != nil {
-		log.Warn("cannot turn on forwarding", "problem", err)
-	} else if on {
-		log.Info("turned on forwarding")
-	}
+	forward(cfg, log)
 	d := &wiring{up: map[string]bool{}, flags: f, log: log, table: table, state: newState(cfg)}
 	d.conf.Store(&cfg)
 	ctx, d.stop = context.WithCancel(ctx)
@@ -87,6 +83,8 @@ type wiring struct {
 	vips       vips
 
 	sessions *sessionLog
+	wake     *time.Timer // with wakeAt, the rounds' own
+	wakeAt   time.Time
 	up       map[string]bool // the peers whose sessions stand; tellSession's own
 	speaker  *bgp.Speaker
 	router   *router.Router
@@ -145,11 +143,9 @@ func (d *wiring) assemble(id identity) error {
 	}
 	d.sessions = newSessionLog(d.log)
 	d.speaker = bgp.New(cfg, d.log, d.tellSession)
-	wake := time.AfterFunc(time.Hour, func() { d.loop.Trigger() })
-	wake.Stop()
 	d.router = router.New(router.Options{
 		Speaker: d.speaker, Kernel: d.table, Log: d.log, SweepAfter: sweep, Intents: d.intents(), Policy: policy(*conf),
-		Wake: func(after time.Duration) { wake.Reset(after) },
+		Wake: d.wakeIn,
 	})
 	d.loop = loop.New(loop.Options{Name: "routes", Sync: d.router.Sync, Log: d.log, Resync: time.Minute})
 	d.tellNextHops()
@@ -238,6 +234,18 @@ func (d *wiring) tellSession(s bgp.Session) {
 	d.sessions.tell(s)
 }
 
+// wakeIn asks for a round after a while. Of several wishes at a time the earliest counts; the round asks again for the rest.
+func (d *wiring) wakeIn(after time.Duration) {
+	at := time.Now().Add(after)
+	if d.wake != nil && d.wakeAt.After(time.Now()) && d.wakeAt.Before(at) {
+		return
+	}
+	if d.wake != nil {
+		d.wake.Stop()
+	}
+	d.wakeAt, d.wake = at, time.AfterFunc(after, d.loop.Trigger)
+}
+
 // takeOff moves traffic off a peer whose session is lost for good, sooner than BGP withdraws its paths one by one.
 func (d *wiring) takeOff(s bgp.Session) {
 	up := s.State == bgp.Established
@@ -262,21 +270,6 @@ func (d *wiring) intents() []route.Intent {
 	conf := d.conf.Load()
 	portals, stage := d.vips.now()
 	return append(podIntents(*conf), route.VIPs(conf.vips, portals, stage)...)
-}
-
-// podIntents are the pod subnets, with the proof for them: the node forwards.
-func podIntents(conf config) []route.Intent {
-	lacks := ""
-	if on, err := fib.Forwarding(); err != nil {
-		lacks = err.Error()
-	} else if !on {
-		lacks = "forwarding is off (net.ipv4.ip_forward)"
-	}
-	var out []route.Intent
-	for _, p := range conf.podSubnets {
-		out = append(out, route.Intent{Prefix: p, Why: "pod subnet", Lacks: lacks, Sink: true})
-	}
-	return out
 }
 
 // dryRun prints who this node would be and what it would do to the kernel before any peer has spoken.

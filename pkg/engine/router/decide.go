@@ -20,8 +20,14 @@ func (r *Router) damp(n *news) {
 	n.changed = through
 	r.tellEach(slog.LevelWarn, "prefix flaps: followed once a second until it is calm", began)
 	r.tellEach(slog.LevelInfo, "prefix is calm again", ended)
-	if !next.IsZero() && r.o.Wake != nil {
-		r.o.Wake(next.Sub(now))
+	if !next.IsZero() {
+		r.wake(next.Sub(now))
+	}
+}
+
+func (r *Router) wake(after time.Duration) {
+	if r.o.Wake != nil {
+		r.o.Wake(after)
 	}
 }
 

@@ -13,8 +13,8 @@ type gateway struct {
 	lost bool
 }
 
-// lostFor is longer than BGP takes to withdraw what a lost peer told.
-const lostFor = 10 * time.Second
+// lostFor is longer than BGP takes to withdraw what a lost peer told. Then it is believed again.
+const lostFor = 2 * time.Second
 
 // Lose says that a gateway does not answer any more, before BGP has withdrawn its paths: traffic that has another way
 // takes it at once. Find says that it is back.
@@ -30,9 +30,11 @@ func (r *Router) Find(gw netip.Addr) {
 // lose takes traffic off the gateways that were lost.
 func (r *Router) lose(n *news) error {
 	for gw, since := range r.lost {
-		if time.Since(since) > lostFor {
+		if time.Since(since) >= lostFor {
 			delete(r.lost, gw)
 			n.topology = true
+		} else {
+			r.wake(lostFor - time.Since(since))
 		}
 	}
 	for _, g := range n.gateways {
@@ -43,6 +45,7 @@ func (r *Router) lose(n *news) error {
 			continue
 		}
 		r.lost[g.addr] = time.Now()
+		r.wake(lostFor)
 		hop, ok := r.topo.Neighbour(g.addr)
 		if !ok {
 			continue // the kernel has dropped the routes with the link, or they never went there directly

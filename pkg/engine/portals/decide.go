@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"iter"
 	"maps"
+	"slices"
 
 	"github.com/l3edge/l3edge/pkg/core/portal"
 	"github.com/l3edge/l3edge/pkg/core/service"
@@ -202,9 +203,7 @@ func (d *decider) tune(name service.Name, st *service.State) {
 // want is what should be in force now.
 func (d *decider) want() Desired {
 	w := Desired{Kernel: d.kernel, User: d.user, Tuning: d.tuning, Services: d.memo.Services()}
-	for _, r := range d.table.Refused {
-		w.Problems = append(w.Problems, errors.New(r.String()))
-	}
+	w.Problems = refusals(d.table.Refused)
 	for _, errs := range d.wrong {
 		w.Problems = append(w.Problems, errs...)
 	}
@@ -217,6 +216,29 @@ func (d *decider) want() Desired {
 // options are what is decided by. The caller holds mu.
 func (k *Keeper) options() portal.Options {
 	return portal.Options{Node: k.node, Nets: k.nets, Zone: k.node.Zone}
+}
+
+// perService is how many of a service's refused claims are told one by one.
+const perService = 5
+
+// refusals tells what a table refuses, which is sorted by service.
+func refusals(all []portal.Refusal) []error {
+	var out []error
+	for len(all) > 0 {
+		name := all[0].Service.Name
+		n := slices.IndexFunc(all, func(r portal.Refusal) bool { return r.Service.Name != name })
+		if n < 0 {
+			n = len(all)
+		}
+		for _, r := range all[:min(n, perService)] {
+			out = append(out, errors.New(r.String()))
+		}
+		if n > perService {
+			out = append(out, fmt.Errorf("service %s: %d more of its ports are refused", name, n-perService))
+		}
+		all = all[n:]
+	}
+	return out
 }
 
 // flatten lists the errors that errors.Join has joined.

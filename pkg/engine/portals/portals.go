@@ -326,15 +326,23 @@ func (k *Keeper) complain(problems []error) {
 	before := k.problems
 	k.problems = now
 	k.mu.Unlock()
-	for _, p := range slices.Sorted(maps.Keys(now)) {
-		if !before[p] {
-			k.o.Log.Error("problem", "error", p)
+	k.list(slog.LevelError, "problem", now, before)
+	k.list(slog.LevelInfo, "problem solved", before, now)
+}
+
+// list logs what is in one set of problems and not in the other; of very many the first.
+func (k *Keeper) list(level slog.Level, msg string, in, notIn map[string]bool) {
+	said := 0
+	for _, p := range slices.Sorted(maps.Keys(in)) {
+		if notIn[p] {
+			continue
+		}
+		if said++; said <= chatter {
+			k.o.Log.Log(context.Background(), level, msg, "error", p)
 		}
 	}
-	for _, p := range slices.Sorted(maps.Keys(before)) {
-		if !now[p] {
-			k.o.Log.Info("problem solved", "error", p)
-		}
+	if said > chatter {
+		k.o.Log.Log(context.Background(), level, msg+"s, too many to list", "count", said-chatter)
 	}
 }
 

@@ -458,7 +458,7 @@ func TestBFD(t *testing.T) {
 protocol device { }
 protocol kernel { ipv4 { export where source = RTS_BGP; import none; }; }
 protocol bfd { interface "*" { min rx interval 50 ms; min tx interval 50 ms; multiplier 3; }; }
-template bgp nodes { local as 64512; graceful restart on; bfd on; ipv4 { import all; export where source = RTS_BGP; }; }
+template bgp nodes { local as 64512; graceful restart on; bfd on; error wait time 1, 2; ipv4 { import all; export where source = RTS_BGP; }; }
 protocol bgp a from nodes { neighbor range 10.20.30.0/24 external; }
 protocol bgp b from nodes { neighbor range 192.168.10.0/24 external; }
 `)

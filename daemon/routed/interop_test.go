@@ -173,6 +173,7 @@ func TestFewCapabilities(t *testing.T) {
 	l := newLab(t)
 	l.dual(t)
 	routers6[0].start(t, l.mls)
+	listening(t, l.mls)
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

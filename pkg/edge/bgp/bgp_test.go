@@ -313,6 +313,35 @@ func TestTooManyPrefixes(t *testing.T) {
 	})
 }
 
+// TestTooManyPrefixesAtOnce cuts a peer off while most of what it sent is still under way.
+func TestTooManyPrefixesAtOnce(t *testing.T) {
+	loopback(t)
+	m := run(t, mls())
+	var all []route.Announcement
+	for i := range 30_000 {
+		a := netip.AddrFrom4([4]byte{10, 10, byte(i >> 8), byte(i)})
+		all = append(all, route.Announcement{Prefix: netip.PrefixFrom(a, 32)})
+	}
+	if err := m.Announce(all); err != nil {
+		t.Fatal(err)
+	}
+	cfg := node(2, Peer{Name: "127.0.0.1"})
+	cfg.Peers[0].MaxPrefixes = 1000
+	n := run(t, cfg)
+	held := func() int {
+		n.learned.mu.Lock()
+		defer n.learned.mu.Unlock()
+		return len(n.learned.offers)
+	}
+	within(t, 10*time.Second, "cut off", func() bool { return n.said("the peer sent more than 1000 prefixes") })
+	within(t, 10*time.Second, "nothing is left of it", func() bool {
+		n.sessions.mu.Lock()
+		live := n.sessions.byName["127.0.0.1"].live
+		n.sessions.mu.Unlock()
+		return !live && held() == 0
+	})
+}
+
 func TestHandOverKeepsTheRoutes(t *testing.T) {
 	loopback(t)
 	m := run(t, mls())

@@ -79,14 +79,15 @@ func (s *Speaker) dropPeers(ctx context.Context, running map[string]kept, peers 
 		k.stop()
 		<-k.done
 		delete(running, name)
-		if addr := s.sessions.dismiss(name); addr.IsValid() {
-			if err := s.forgetPeer(ctx, k.peer, addr); err != nil {
+		if addr := s.sessions.address(name); addr.IsValid() {
+			if err := s.forgetPeer(ctx, k.peer, addr, "no longer a peer"); err != nil {
 				return err
 			}
 			if _, err := s.changePolicy(ctx, func(in *policyInput) { delete(in.peers, addr) }); err != nil {
 				return err
 			}
 		}
+		s.sessions.dismiss(name)
 	}
 	return nil
 }
@@ -110,7 +111,7 @@ func (s *Speaker) keepPeer(ctx context.Context, p Peer) error {
 			continue
 		case err == nil && addr != have:
 			if have.IsValid() {
-				if err := s.forgetPeer(ctx, p, have); err != nil {
+				if err := s.forgetPeer(ctx, p, have, "its name has another address now"); err != nil {
 					return err
 				}
 			}
@@ -120,10 +121,11 @@ func (s *Speaker) keepPeer(ctx context.Context, p Peer) error {
 			have = addr
 		}
 		wait = s.connect(ctx, p, have, wait)
-		if after, yes := s.sessions.renewed(have); yes {
-			if err := s.forgetPeer(ctx, p, have); err != nil {
+		if s.sessions.mustRenew(have) {
+			if err := s.forgetPeer(ctx, p, have, "begun anew"); err != nil {
 				return err
 			}
+			after := s.sessions.renewed(have)
 			pause(ctx, after, after)
 			if err := s.addPeer(ctx, p, have); err != nil {
 				return err
@@ -133,8 +135,15 @@ func (s *Speaker) keepPeer(ctx context.Context, p Peer) error {
 	}
 }
 
+// farewell is for how long an ended session may take to come to rest inside gobgp.
+const farewell = 15 * time.Second
+
 // forgetPeer has gobgp drop the peer and all that was learned from it.
-func (s *Speaker) forgetPeer(ctx context.Context, p Peer, addr netip.Addr) error {
+func (s *Speaker) forgetPeer(ctx context.Context, p Peer, addr netip.Addr, why string) error {
+	s.end(addr, why)
+	quiet, cancel := context.WithTimeout(ctx, farewell)
+	s.sessions.awaitQuiet(quiet, addr)
+	cancel()
 	err := s.srv.DeletePeer(ctx, &api.DeletePeerRequest{Address: addr.String()})
 	if err != nil && ctx.Err() == nil && !strings.Contains(err.Error(), "can't delete a peer configuration") { // never added
 		return fmt.Errorf("forget peer %s at %s: %w", p.Name, addr, err)

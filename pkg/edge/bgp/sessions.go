@@ -21,7 +21,8 @@ type sessions struct {
 	mu     sync.Mutex
 	byName map[string]*entry
 	byAddr map[netip.Addr]*entry
-	moved  chan struct{} // closed and renewed when any state changes
+	moved  chan struct{}            // closed and renewed when any state changes
+	banned map[netip.Addr]time.Time // dynamic neighbours that sent too much, and until when
 	// reaches says which addresses connected links lead to, as of the last Reachable.
 	reaches func(netip.Addr) bool
 }
@@ -31,6 +32,8 @@ type entry struct {
 	renew  bool // lost for good: begin anew, without the rest that gobgp takes after a failure
 	onLink bool // it could be reached over a connected link
 	cutOff bool // it sent too much: begin anew only after a minute
+	live   bool // gobgp holds it for established
+	ended  bool // by us: what gobgp says of it is no news
 	// untold are the families whose End-of-RIB (RFC 4724 section 2) has not come yet.
 	untold map[bgp.Family]bool
 	said   string // why the peer ends the session, in its own words
@@ -38,6 +41,7 @@ type entry struct {
 
 func (t *sessions) init(peers []Peer) {
 	t.byName, t.byAddr, t.moved = map[string]*entry{}, map[netip.Addr]*entry{}, make(chan struct{})
+	t.banned = map[netip.Addr]time.Time{}
 	t.reaches = func(netip.Addr) bool { return false }
 	for _, p := range peers {
 		t.expect(p.Name)
@@ -53,14 +57,32 @@ func (t *sessions) expect(name string) {
 	}
 }
 
-// dismiss forgets a configured peer and returns the address that it had, if any.
-func (t *sessions) dismiss(name string) netip.Addr {
+// dismiss forgets a configured peer.
+func (t *sessions) dismiss(name string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	e := t.byName[name]
+	delete(t.byAddr, t.byName[name].Address)
 	delete(t.byName, name)
-	delete(t.byAddr, e.Address)
-	return e.Address
+}
+
+// address is that of a configured peer, if it has one.
+func (t *sessions) address(name string) netip.Addr {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.byName[name].Address
+}
+
+// end notes that we end a session, and reports whether there is one to end.
+func (t *sessions) end(addr netip.Addr) (live bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.byAddr[addr]
+	if e == nil {
+		return false
+	}
+	live = e.live && !e.ended
+	e.ended = true
+	return live
 }
 
 // bind says which address a configured peer has now.
@@ -69,7 +91,7 @@ func (t *sessions) bind(name string, addr netip.Addr) {
 	defer t.mu.Unlock()
 	s := t.byName[name]
 	delete(t.byAddr, s.Address)
-	s.Address = addr
+	s.Address, s.ended = addr, false
 	t.byAddr[addr] = s
 }
 
@@ -110,7 +132,7 @@ func (t *sessions) updateName(name string, f func(*entry)) (Session, bool) {
 func (t *sessions) change(s *entry, f func(*entry)) (Session, bool) {
 	before := *s
 	f(s)
-	if s.State != before.State || s.renew != before.renew {
+	if s.State != before.State || s.renew != before.renew || s.live != before.live {
 		s.Since = time.Now()
 		close(t.moved)
 		t.moved = make(chan struct{})
@@ -121,6 +143,35 @@ func (t *sessions) change(s *entry, f func(*entry)) (Session, bool) {
 // await waits until the peer can be dialled or must be made anew; false means that ctx ended first.
 func (t *sessions) await(ctx context.Context, addr netip.Addr) bool {
 	return t.until(ctx, addr, func(e entry) bool { return e.State == Active || e.renew })
+}
+
+// cutOff is for how long a peer that sent too much is left alone.
+const cutOff = time.Minute
+
+func (t *sessions) ban(addr netip.Addr) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	maps.DeleteFunc(t.banned, func(_ netip.Addr, until time.Time) bool { return time.Now().After(until) })
+	t.banned[addr] = time.Now().Add(cutOff)
+}
+
+func (t *sessions) isBanned(addr netip.Addr) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return time.Now().Before(t.banned[addr])
+}
+
+// isEnded reports that we have ended the session.
+func (t *sessions) isEnded(addr netip.Addr) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.byAddr[addr]
+	return e != nil && e.ended
+}
+
+// awaitQuiet waits until gobgp holds no session with the peer any more.
+func (t *sessions) awaitQuiet(ctx context.Context, addr netip.Addr) {
+	t.until(ctx, addr, func(e entry) bool { return !e.live })
 }
 
 // awaitTaken waits until gobgp has taken the connection.
@@ -176,19 +227,19 @@ func (t *sessions) mustRenew(addr netip.Addr) bool {
 	return e != nil && e.renew
 }
 
-// renewed reports that the peer must be made anew, and takes note that it is; after is how long it is left alone first.
-func (t *sessions) renewed(addr netip.Addr) (after time.Duration, yes bool) {
+// renewed takes note that the peer is made anew; after is how long it is left alone first.
+func (t *sessions) renewed(addr netip.Addr) (after time.Duration) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	e := t.byAddr[addr]
-	if e == nil || !e.renew {
-		return 0, false
+	if e == nil {
+		return 0
 	}
 	if e.cutOff {
-		after = time.Minute
+		after = cutOff
 	}
 	e.renew, e.cutOff, e.State = false, false, Idle
-	return after, true
+	return after
 }
 
 func (t *sessions) forget(addr netip.Addr) {
@@ -249,6 +300,7 @@ func (s *Speaker) peerEvent(ev *apiutil.WatchEventMessage_PeerEvent, _ time.Time
 			x.Kept = false
 			x.onLink = s.sessions.reaches(addr)
 			x.untold = spoken(ev.Peer.State)
+		case x.ended:
 		case lost && ev.Peer.State.DisconnectMessage == "":
 			x.Problem = "the session ended without a reason"
 		case state == Idle && ev.Peer.State.DisconnectMessage != "" && reason != api.PeerState_DISCONNECT_REASON_DECONFIGURED:
@@ -264,8 +316,12 @@ func (s *Speaker) peerEvent(ev *apiutil.WatchEventMessage_PeerEvent, _ time.Time
 			x.Synced, x.Kept = false, reason == api.PeerState_DISCONNECT_REASON_GRACEFUL_RESTART
 			x.renew = !x.Dynamic && reason != api.PeerState_DISCONNECT_REASON_GRACEFUL_RESTART
 		}
-		x.State = state
+		x.State, x.live = state, state == Established
 	})
+	if x.Dynamic && state == Established && s.sessions.isBanned(addr) {
+		s.end(addr, "it sent too many prefixes within the last minute")
+	}
+	changed = changed && !s.sessions.isEnded(addr)
 	if changed && !s.ending.Load() && (state == Established || state == Idle && x.Problem != "") {
 		s.onSession(x)
 	}
@@ -336,8 +392,16 @@ func (s *Speaker) drop(addr netip.Addr, problem string, cutOff bool) {
 		x.State, x.Synced, x.Problem, x.renew, x.cutOff = Idle, false, problem, !x.Dynamic, cutOff
 	})
 	s.onSession(x)
-	if x.Dynamic {
-		_ = s.srv.DeletePeer(context.Background(), &api.DeletePeerRequest{Address: addr.String()}) // it may have gone
-		s.sessions.forget(addr)
+	if x.Dynamic && cutOff {
+		s.sessions.ban(addr)
+	}
+	s.end(addr, problem)
+}
+
+// end ends a session with a reason that the peer is told. gobgp forgets what was learned by it once it has taken in all
+// that was under way; a peer that is deleted before leaves routes behind that nobody ever withdraws.
+func (s *Speaker) end(addr netip.Addr, why string) {
+	if s.sessions.end(addr) {
+		_ = s.srv.ShutdownPeer(context.Background(), &api.ShutdownPeerRequest{Address: addr.String(), Communication: why}) // it may have gone
 	}
 }

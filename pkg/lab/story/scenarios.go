@@ -165,11 +165,21 @@ func (t *teller) portalAggregate() {
 	t.check("a client outside reaches the service", place.Eventually(5*time.Second, func() error { return outside.Reaches(webfrontend) }))
 	out, well := t.see(outside, "l3ctl trace --lab here "+webfrontend)
 	t.check("l3ctl knows the way", that(well, "it says\n%s", out))
-	t.say(`kubminion2's routed goes.`)
-	t.must(t.lab.Hosts["kubminion2"].Routed.Stop())
-	t.check("three ways are left", place.Eventually(5*time.Second, t.ways(3)))
-	t.check("and the service answers", outside.Reaches(webfrontend))
+	t.say(`kubminion2's portald goes. The kernel there answers as before, but nobody follows changes any more; so after five
+		seconds routed takes the node's announcement back.`)
+	t.must(t.lab.Hosts["kubminion2"].Portald.Stop())
+	t.check("three ways are left", place.Eventually(15*time.Second, t.ways(3)))
+	out, _ = t.see(t.lab.Hosts["kubminion2"].Place, "l3ctl status")
+	t.check("l3ctl on the node says why", that(strings.Contains(out, "10.100.0.0/16 (portal net) is not announced"), "it says\n%s", out))
+	for range 20 {
+		t.must(outside.Reaches(webfrontend))
+	}
+	t.check("and the service answers, twenty times of twenty", nil)
 }
+
+// rehashes is how often the switch's ways change in a drain and its end: leaving, gone, back. One client asks at a time,
+// so no more than one request is under way in each.
+const rehashes = 3
 
 func (t *teller) drain() {
 	outside, node := t.lab.Hosts["outside"].Place, t.lab.Hosts["kubminion1"]
@@ -205,5 +215,8 @@ func (t *teller) drain() {
 	t.check("undrained, it is one of four again", place.Eventually(5*time.Second, t.ways(4)))
 	close(stop)
 	<-done
-	t.check(fmt.Sprintf("of %d requests meanwhile, none failed", asked.Load()), that(failed.Load() == 0, "%d failed", failed.Load()))
+	t.say(`A connection that is under way in the moment when the switch spreads them anew may come to a node that does not
+		know it, and fails. A switch with resilient hashing moves only those of the node that goes.`)
+	t.check(fmt.Sprintf("of %d requests meanwhile, %d failed: not more than were under way when the ways changed", asked.Load(), failed.Load()),
+		that(failed.Load() <= rehashes, "%d failed", failed.Load()))
 }

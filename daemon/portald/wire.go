@@ -12,6 +12,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
+	"os"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -98,6 +99,9 @@ func claim(socket string) (l net.Listener, release func(), err error) {
 // serve is the daemon: it runs until ctx ends. In nftables mode the kernel goes on answering afterwards; in userspace
 // mode the rules stay too, as the ports do, and clients wait or are refused until portald is back.
 func serve(ctx context.Context, c config, stderr io.Writer) error {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50) // services live long and changes are small: keep half the garbage that is usual
+	}
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: c.level}))
 	l, release, err := claim(c.socket)
 	if err != nil {

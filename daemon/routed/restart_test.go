@@ -27,7 +27,7 @@ type stream struct {
 func newStream(t *testing.T, name string, a *host, from string, b *host, to string) *stream {
 	t.Helper()
 	s := &stream{name: name}
-	nstest.Do(t, b.Handle, func() (err error) { s.server, err = net.ListenPacket("udp", to+":9"); return err })
+	nstest.Do(t, b.Handle, func() (err error) { s.server, err = net.ListenPacket("udp", net.JoinHostPort(to, "9")); return err })
 	var c net.Conn
 	nstest.Do(t, a.Handle, func() (err error) {
 		c, err = net.DialUDP("udp", &net.UDPAddr{IP: net.ParseIP(from)}, &net.UDPAddr{IP: net.ParseIP(to), Port: 9})
@@ -112,6 +112,32 @@ func TestRestartsLoseNothing(t *testing.T) {
 				if n := in.lost(t) + out.lost(t); n > 0 {
 					t.Errorf("%s cost %d packets", end.name, n)
 				}
+			}
+		})
+	}
+}
+
+// TestIPv6SurvivesACrash does so for the other family, beside every switch.
+func TestIPv6SurvivesACrash(t *testing.T) {
+	for _, r := range routers6 {
+		t.Run(r.name, func(t *testing.T) {
+			l := newLab(t)
+			l.dual(t)
+			r.start(t, l.mls)
+			l.startDual(t, l.n1, "fd00:20:30::1")
+			l.startDual(t, l.n3, "fd00:192::1")
+			synced := func() bool {
+				st := l.n1.status(t)
+				return len(st.Sessions) == 1 && st.Sessions[0].Synced && l.mls.has(t, "fd10:10:0:10::/64") && l.n1.has(t, "fd10:10:0:30::/64")
+			}
+			within(t, 8*time.Second, "routes", func() bool { return synced() && l.n3.has(t, "fd10:10:0:10::/64") })
+			in := newStream(t, "inwards", l.n3, "fd10:10:0:30::1", l.n1, "fd10:10:0:10::1")
+			out := newStream(t, "outwards", l.n1, "fd10:10:0:10::1", l.n3, "fd10:10:0:30::1")
+			l.n1.signal(t, syscall.SIGKILL)
+			l.startDual(t, l.n1, "fd00:20:30::1")
+			within(t, 15*time.Second, "synced again", synced)
+			if n := in.lost(t) + out.lost(t); n > 0 {
+				t.Errorf("a crash cost %d packets", n)
 			}
 		})
 	}

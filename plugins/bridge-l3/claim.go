@@ -38,7 +38,7 @@ func (j *job) claim() error {
 		if a.IsValid() {
 			err = j.lease.Take(a)
 		} else {
-			a, err = j.lease.Next(set, i)
+			a, err = j.next(set, i)
 		}
 		if err != nil {
 			return leaseError(err)
@@ -54,6 +54,19 @@ func (j *job) claim() error {
 		}
 	}
 	return nil
+}
+
+// next claims a free address of the set, if need be one of a pod that has ended without a DEL.
+func (j *job) next(set pool.Set, index int) (netip.Addr, error) {
+	a, err := j.lease.Next(set, index)
+	if !errors.Is(err, lease.ErrFull) {
+		return a, err
+	}
+	n, rerr := reclaim(j.host, j.store, j.call.Net.Name)
+	if n == 0 {
+		return a, errors.Join(err, rerr)
+	}
+	return j.lease.Next(set, index)
 }
 
 // delegate lets another IPAM plugin choose. Its routes are the pod's; without any there is the default one.

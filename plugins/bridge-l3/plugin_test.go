@@ -27,6 +27,7 @@ import (
 // TestMain makes the test binary be the plugin when a runtime calls it: the tests run the real process.
 func TestMain(m *testing.M) {
 	if os.Getenv("CNI_COMMAND") != "" {
+		hostPortDir = os.Getenv("BRIDGE_TEST_HOSTPORTS")
 		main()
 		return
 	}
@@ -62,6 +63,9 @@ type pod struct {
 	extra  string // more keys of the configuration, such as runtimeConfig
 }
 
+// ports is where portal would have its records.
+func (l *lab) ports() string { return filepath.Join(filepath.Dir(l.leases), "hostports") }
+
 func (l *lab) pod(id string) *pod { return &pod{id: id, ns: nstest.New(l.t)} }
 
 func (l *lab) config(p *pod) string {
@@ -88,7 +92,7 @@ func (l *lab) call(command string, p *pod) (out []byte, err error) {
 		path = p.ns.Path()
 	}
 	cmd := exec.Command(l.self)
-	cmd.Env = []string{"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + p.id, "CNI_NETNS=" + path, "CNI_IFNAME=eth0", "CNI_PATH=" + l.path, "CNI_ARGS=" + p.args}
+	cmd.Env = []string{"CNI_COMMAND=" + command, "CNI_CONTAINERID=" + p.id, "CNI_NETNS=" + path, "CNI_IFNAME=eth0", "CNI_PATH=" + l.path, "CNI_ARGS=" + p.args, "BRIDGE_TEST_HOSTPORTS=" + l.ports()}
 	if l.path != "" { // other plugins run programs; ours must not need any
 		cmd.Env = append(cmd.Env, "PATH="+os.Getenv("PATH"))
 	}

@@ -38,12 +38,17 @@ func add(c *cni.Call) (*cni.Result, error) {
 	defer host.Close()
 	who := record(c)
 	who.Guarded = conf.CheckMAC || conf.CheckSource
-	held, err := lease.At(conf.LeaseDir + "/" + c.Net.Name).Begin(who)
+	who.Port = attach.PortName(c.ContainerID, c.IfName)
+	if who.Node, err = ownNamespace(); err != nil {
+		return nil, err
+	}
+	store := lease.At(conf.LeaseDir + "/" + c.Net.Name)
+	held, err := store.Begin(who)
 	if err != nil {
 		return nil, leaseError(err)
 	}
 	defer held.Close()
-	job := &job{call: c, conf: conf, ask: ask, dns: c.Net.DNS, ns: ns, host: host, lease: held}
+	job := &job{call: c, conf: conf, ask: ask, dns: c.Net.DNS, ns: ns, host: host, store: store, lease: held}
 	if err := job.clearInterrupted(); err != nil {
 		return nil, err
 	}
@@ -76,6 +81,7 @@ type job struct {
 	dns    cni.DNS
 	ns     *netns.Handle
 	host   *rtnl.Conn
+	store  *lease.Store
 	lease  *lease.Lease
 	addrs  []attach.Addr
 	bridge rtnl.Link

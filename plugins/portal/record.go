@@ -27,7 +27,7 @@ import (
 
 // recordDir holds a file for each attachment with hostPorts. It is written before the kernel is asked, so that a DEL
 // finds what an ADD that was killed half way may have left, without a look at anybody else's ports.
-var recordDir = mark.RunDir + "/hostports"
+var recordDir = mark.HostPortDir
 
 func recordPath(network string, a cni.Attachment) string {
 	return filepath.Join(recordDir, network, a.ContainerID+":"+a.IfName)

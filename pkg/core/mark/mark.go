@@ -31,6 +31,7 @@ const (
 	RunDir        = "/run/l3edge"
 	NodeFile      = RunDir + "/node.json"
 	LeaseDir      = RunDir + "/leases"
+	HostPortDir   = RunDir + "/hostports" // NETWORK/CONTAINER:INTERFACE says which hostPorts the attachment holds
 	RoutedSocket  = RunDir + "/routed.sock"
 	PortaldSocket = RunDir + "/portald.sock"
 	CNIConfDir    = "/etc/cni/net.d"

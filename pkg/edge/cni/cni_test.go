@@ -7,10 +7,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/containernetworking/cni/pkg/types"
@@ -94,7 +96,7 @@ func plugin(env map[string]string, stdin string, v Verbs) (int, string) {
 }
 
 func env(command string, more ...string) map[string]string {
-	e := map[string]string{"CNI_COMMAND": command, "CNI_CONTAINERID": "pod1", "CNI_NETNS": "/run/netns/x", "CNI_IFNAME": "eth0", "CNI_PATH": "/opt/cni/bin"}
+	e := map[string]string{"CNI_COMMAND": command, "CNI_CONTAINERID": "pod1", "CNI_NETNS": "/proc/self/ns/net", "CNI_IFNAME": "eth0", "CNI_PATH": "/opt/cni/bin"}
 	for i := 0; i < len(more); i += 2 {
 		e[more[i]] = more[i+1]
 	}
@@ -249,6 +251,60 @@ func TestAddPrintsInTheAskedVersion(t *testing.T) {
 	exit, out := plugin(env("ADD"), `{"cniVersion":"0.4.0","name":"net"}`, Verbs{Add: func(*Call) (*Result, error) { return sample(), nil }})
 	if exit != 0 || !strings.Contains(out, `"cniVersion":"0.4.0"`) || strings.Contains(out, `"mtu"`) {
 		t.Errorf("exit %d: %s", exit, out)
+	}
+}
+
+// broken is the standard output of a plugin whose runtime is gone.
+type broken struct{}
+
+func (broken) Write([]byte) (int, error) { return 0, syscall.EPIPE }
+
+// TestAddIsUndoneWhenItsRuntimeIsGone: it was killed, came back, and has asked for the DEL already.
+func TestAddIsUndoneWhenItsRuntimeIsGone(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		stdout  io.Writer
+		during  func(path string) error // what happens to the namespace during the ADD
+		undone  bool
+		message string
+	}{
+		{"a runtime that lives", nil, nil, false, ""},
+		{"nobody takes the result", broken{}, nil, true, ""},
+		{"the namespace is gone", nil, os.Remove, true, "went away during the ADD"},
+		{"another namespace has its name", nil, func(path string) error {
+			return errors.Join(os.Rename(path, path+".old"), os.WriteFile(path, nil, 0o600))
+		}, true, "went away during the ADD"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			netns := filepath.Join(t.TempDir(), "netns")
+			if err := os.WriteFile(netns, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			undone := false
+			verbs := Verbs{
+				Add: func(*Call) (*Result, error) {
+					if tt.during != nil {
+						return sample(), tt.during(netns)
+					}
+					return sample(), nil
+				},
+				Del: func(*Call) error { undone = true; return nil },
+			}
+			var out bytes.Buffer
+			stdout := tt.stdout
+			if stdout == nil {
+				stdout = &out
+			}
+			e := env("ADD", "CNI_NETNS", netns)
+			code := run("test", verbs, func(k string) string { return e[k] }, strings.NewReader(`{"cniVersion":"1.0.0","name":"net"}`), stdout, io.Discard)
+			if undone != tt.undone || (code != 0) != tt.undone || !strings.Contains(out.String(), tt.message) {
+				t.Errorf("exit %d, undone: %v, %s", code, undone, &out)
+			}
+		})
+	}
+	exit, out := plugin(env("ADD", "CNI_NETNS", "/nowhere"), `{"cniVersion":"1.0.0","name":"net"}`, Verbs{})
+	if exit != 1 || !strings.Contains(out, `"code":3`) {
+		t.Errorf("a namespace that is gone before: exit %d: %s", exit, out)
 	}
 }
 

@@ -5,15 +5,22 @@ package cni
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"os/signal"
 	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/l3edge/l3edge/pkg/core/version"
 )
 
-// Verbs are what a plugin does. Add returns the result that the runtime is to see; DEL must succeed when repeated.
+// Verbs are what a plugin does. Add returns the result that the runtime is to see; DEL must succeed when repeated. Del also
+// undoes an Add whose runtime is gone, and sees the ADD's Call then.
 type Verbs struct {
 	Add                    func(*Call) (*Result, error)
 	Check, Del, GC, Status func(*Call) error
@@ -29,6 +36,7 @@ func Main(name string, v Verbs) {
 		fmt.Println(name, version.Version)
 		return
 	}
+	signal.Ignore(syscall.SIGPIPE) // a plugin whose runtime is gone has something to undo
 	os.Exit(run(name, v, os.Getenv, os.Stdin, os.Stdout, os.Stderr))
 }
 
@@ -67,13 +75,17 @@ func run(name string, v Verbs, env func(string) string, stdin io.Reader, stdout,
 	if result == nil {
 		return 0
 	}
-	return write(stdout, result.Encode(call.Net.CNIVersion))
+	code := write(stdout, result.Encode(call.Net.CNIVersion))
+	if code != 0 && v.Del(call) != nil {
+		code = 2 // nobody hears it
+	}
+	return code
 }
 
 func (v Verbs) do(c *Call) (*Result, error) {
 	switch c.Command {
 	case "ADD":
-		return v.Add(c)
+		return v.add(c)
 	case "DEL":
 		return nil, v.Del(c)
 	case "CHECK":
@@ -83,6 +95,38 @@ func (v Verbs) do(c *Call) (*Result, error) {
 	default:
 		return nil, v.Status(c)
 	}
+}
+
+// add is Add for a runtime that may have been killed, come back, and be done with the container meanwhile: it has asked
+// for its DEL then, and will not again, so what Add makes behind that is undone here. Either the namespace is not the same any
+// more, or nobody takes the result.
+func (v Verbs) add(c *Call) (*Result, error) {
+	before, err := identify(c.Netns)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, Errorf(CodeUnknownContainer, "CNI_NETNS: %w", err)
+	}
+	if err != nil {
+		return nil, Errorf(CodeInvalidNetns, "CNI_NETNS: %w", err)
+	}
+	r, err := v.Add(c)
+	if err != nil {
+		return nil, err
+	}
+	if after, err := identify(c.Netns); err != nil || after != before {
+		return nil, errors.Join(Errorf(CodeUnknownContainer, "CNI_NETNS: %s went away during the ADD", c.Netns), v.Del(c))
+	}
+	return r, nil
+}
+
+// inode tells namespaces apart, as long as they live.
+type inode struct{ dev, ino uint64 }
+
+func identify(path string) (inode, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(path, &st); err != nil {
+		return inode{}, &fs.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return inode{st.Dev, st.Ino}, nil
 }
 
 func write(w io.Writer, data []byte) int {

@@ -24,6 +24,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -56,6 +57,8 @@ type Record struct {
 	Owner
 	Pod     string // namespace/name, where the runtime told
 	Guarded bool   // the port is bound to the pod's addresses, which has to be undone
+	Port    string // the node's end of the link, which is there as long as the pod has one; empty: not known
+	Node    int    // inode of the namespace that has the port
 }
 
 // Store is the leases of one network.
@@ -159,6 +162,10 @@ func (r Record) encode() []byte {
 	if r.Guarded {
 		b = append(b, `,"guarded":true`...)
 	}
+	if r.Port != "" {
+		b = rawjson.AppendString(append(b, `,"port":`...), r.Port)
+		b = strconv.AppendInt(append(b, `,"node":`...), int64(r.Node), 10)
+	}
 	return append(b, "}\n"...)
 }
 
@@ -168,7 +175,8 @@ func parseRecord(text []byte) (r Record, err error) {
 	if err != nil {
 		return Record{}, err
 	}
-	err = errors.Join(o.Get("containerID").Decode(&r.ContainerID), o.Get("ifname").Decode(&r.IfName), o.Get("pod").Decode(&r.Pod), o.Get("guarded").Decode(&r.Guarded))
+	err = errors.Join(o.Get("containerID").Decode(&r.ContainerID), o.Get("ifname").Decode(&r.IfName), o.Get("pod").Decode(&r.Pod), o.Get("guarded").Decode(&r.Guarded),
+		o.Get("port").Decode(&r.Port), o.Get("node").Decode(&r.Node))
 	if err == nil && (r.ContainerID == "" || r.IfName == "") {
 		err = errors.New("no owner")
 	}

@@ -64,6 +64,15 @@ func (l *Lease) links() (int, error) {
 	return int(st.Nlink), nil
 }
 
+// since is when the lease was made.
+func (l *Lease) since() (time.Time, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(l.fd, &st); err != nil {
+		return time.Time{}, fmt.Errorf("stat lease: %w", err)
+	}
+	return time.Unix(st.Mtim.Unix()), nil
+}
+
 // read takes the record from the file called name. One that says nothing, as a power failure may leave it on a disk, is
 // its owner's all the same, whom the name tells; what else it said is taken for what needs most to be undone.
 func (l *Lease) read(name string) error {

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/l3edge/l3edge/pkg/core/mark"
+	"github.com/l3edge/l3edge/pkg/edge/lease"
+	"github.com/l3edge/l3edge/pkg/edge/rtnl"
+)
+
+// A pod may end without a DEL: the runtime has forgotten it, or was killed together with an ADD. Its namespace took the link
+// along, and the lease stays until a GC, for which few runtimes ask. When no address is left such leases go.
+
+// forgotten is how long a lease rests before it may be taken for forgotten.
+const forgotten = time.Minute
+
+// hostPortDir is portal's.
+var hostPortDir = mark.HostPortDir
+
+// reclaim releases the leases of pods that have no link any more, and returns how many. It is safe because a lease names
+// the node's end of its link, and that is looked for while the lease is locked, in the namespace that made it: no ADD is
+// about to make it, and a pod without it reaches nobody. Leases without such a name (of an import, damaged) stay, and so
+// do those of pods whose hostPorts still lead to the address: they are for portal's DEL.
+func reclaim(host *rtnl.Conn, store *lease.Store, network string) (int, error) {
+	node, err := ownNamespace()
+	if err != nil {
+		return 0, err
+	}
+	return store.Reclaim(forgotten, func(r lease.Record) (bool, error) {
+		if r.Port == "" || r.Node != node {
+			return false, nil
+		}
+		var st unix.Stat_t
+		if err := unix.Stat(hostPortDir+"/"+network+"/"+r.ContainerID+":"+r.IfName, &st); !errors.Is(err, fs.ErrNotExist) {
+			return false, nil //nolint:nilerr // it is there, or nobody knows
+		}
+		if _, err := host.Link(r.Port); !errors.Is(err, rtnl.ErrNoLink) {
+			return false, err
+		}
+		if err := removePort(host, r.Port, r.Guarded); !errors.Is(err, rtnl.ErrNoLink) && err != nil {
+			return false, err
+		}
+		return true, nil
+	})
+}
+
+// ownNamespace is the inode of the node's namespace.
+func ownNamespace() (int, error) {
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/thread-self/ns/net", &st); err != nil {
+		return 0, fmt.Errorf("stat own netns: %w", err)
+	}
+	return int(st.Ino), nil //nolint:gosec // 32 bits (proc_alloc_inum)
+}

@@ -139,3 +139,20 @@ func TestAffinityOfClientsOutside(t *testing.T) {
 		}
 	}
 }
+
+// An endpoint on the node itself is met in another hook than one behind it; and the node is a client like any other.
+func TestAffinityToTheNodeItself(t *testing.T) {
+	w := newWorld(t)
+	w.apply(sticky(time.Hour, "10.20.30.62:8080", "10.10.10.3:8080").table(options()))
+	for _, from := range []string{"10.10.10.2", "10.20.30.62", "172.16.0.100", "10.10.10.1", "10.10.20.9", "10.10.10.3"} {
+		first := w.agree(packet(from, "10.100.87.105:80"))
+		for range 12 {
+			if got := w.agree(packet(from, "10.100.87.105:80")); got != first {
+				t.Fatalf("%s met %s, then %s", from, first, got)
+			}
+		}
+	}
+	if n := clients(t, w.d); n != 6 {
+		t.Errorf("%d clients are noted, want 6", n)
+	}
+}

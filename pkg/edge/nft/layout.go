@@ -160,11 +160,16 @@ func (f *family) chains() []chain {
 		{name: "prerouting", kind: "nat", hook: hookPrerouting, priority: -100, rules: []rule{fence, outside("out"), svc, ping}},
 		{name: "output", kind: "nat", hook: hookOutput, priority: -100, rules: []rule{fence, svc, ping}},
 		{name: "postrouting", kind: "nat", hook: hookPostrouting, priority: 100, rules: f.sources()},
-		{name: "input", kind: "nat", hook: hookInput, priority: 100, rules: []rule{f.remember()}},
+		{name: "input", kind: "nat", hook: hookInput, priority: 100, rules: []rule{translated(), f.remember()}},
 		{name: "filter-input", kind: "filter", hook: hookInput, rules: []rule{known, outside("noneout"), none}},
 		{name: "filter-forward", kind: "filter", hook: hookForward, rules: []rule{known, outside("noneout"), none, refuse("vips"), refuse("nets")}},
 		{name: "filter-output", kind: "filter", hook: hookOutput, rules: []rule{known, none, refuse("vips"), refuse("nets")}},
 	}
+}
+
+// translated ends a chain for flows that go where they were sent.
+func translated() rule {
+	return rule{"ct status ! dnat return", one(ct(ctStatus, firstReg), bits(firstReg, 0x20), compare(firstReg, 0, native(0)), verdict(verdictReturn, ""))}
 }
 
 // sources are the rules that rewrite a source address: portal.Table.Source in nftables' words.
@@ -173,7 +178,7 @@ func (f *family) sources() []rule {
 		return rule{f.ip + " " + which + " @here return", one(load(firstReg), member("here", firstReg, false), verdict(verdictReturn, ""))}
 	}
 	rules := []rule{
-		{"ct status ! dnat return", one(ct(ctStatus, firstReg), bits(firstReg, 0x20), compare(firstReg, 0, native(0)), verdict(verdictReturn, ""))},
+		translated(),
 		f.remember(),
 		{fmt.Sprintf("%s saddr . %s daddr @hairpin masquerade fully-random", f.ip, f.ip), one(
 			f.saddr(firstReg), f.daddr(firstReg+f.size/4), member("hairpin", firstReg, false), masquerade())},

@@ -50,7 +50,8 @@ type Options struct {
 	Proxy  Proxy
 	Log    *slog.Logger
 
-	// Prepare makes the host fit for portals, or tells why nothing may be programmed on it. It runs before each Sync.
+	// Prepare makes the host fit for portals, or tells why nothing may be programmed on it. It runs at first, when
+	// the node or the nets change, after an error and whenever the rules are looked at.
 	Prepare func(node.Node, []netip.Prefix) error
 	// HealthPorts opens the health check ports of services and reports those that cannot be; nil: they stay closed.
 	HealthPorts func(map[uint16]HealthPort) []error

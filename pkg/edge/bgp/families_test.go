@@ -129,6 +129,9 @@ func TestAttributes(t *testing.T) {
 	}
 	n.SetPeers([]Peer{{Name: "127.0.0.1"}})
 	within(t, 3*time.Second, "plain", func() bool { return wire(t, m, "10.10.20.0/24") == "{AsPath: 4200000002}" })
+	if m.said("idle") || n.said("idle") {
+		t.Errorf("other attributes cost the session: %v %v", m.events, n.events)
+	}
 }
 
 func TestWhatIsPreferred(t *testing.T) {
@@ -157,6 +160,9 @@ func TestWhatIsPreferred(t *testing.T) {
 	within(t, 5*time.Second, "both again", func() bool { return n.has("10.10.50.0/24", "127.0.0.1") && n.has("10.10.50.0/24", "127.0.0.4") })
 	n.SetPeers([]Peer{{Name: "127.0.0.1", Settings: Settings{Prefer: 200}}, {Name: "127.0.0.4"}})
 	within(t, 3*time.Second, "the preferred peer", only("127.0.0.1"))
+	if l.said("idle") {
+		t.Errorf("another preference cost the session: %v", l.events)
+	}
 }
 
 func TestLinkBandwidth(t *testing.T) {

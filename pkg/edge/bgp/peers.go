@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/osrg/gobgp/v4/api"
@@ -23,7 +24,7 @@ const (
 
 // kept is a peer that a goroutine looks after.
 type kept struct {
-	peer Peer
+	peer *atomic.Pointer[Peer]
 	stop context.CancelFunc
 	done chan struct{}
 }
@@ -47,12 +48,13 @@ func (s *Speaker) followPeers(ctx context.Context, peers []Peer) error {
 				continue
 			}
 			pctx, stop := context.WithCancel(ctx)
-			k := kept{peer: p, stop: stop, done: make(chan struct{})}
+			k := kept{peer: new(atomic.Pointer[Peer]), stop: stop, done: make(chan struct{})}
+			k.peer.Store(&p)
 			running[p.Name] = k
 			s.sessions.expect(p.Name)
 			go func() {
 				defer close(k.done)
-				if err := s.keepPeer(pctx, p); err != nil {
+				if err := s.keepPeer(pctx, k.peer); err != nil {
 					select {
 					case failed <- err:
 					default:
@@ -73,14 +75,22 @@ func (s *Speaker) followPeers(ctx context.Context, peers []Peer) error {
 // dropPeers ends the sessions with peers that are not in the set as they were.
 func (s *Speaker) dropPeers(ctx context.Context, running map[string]kept, peers []Peer) error {
 	for name, k := range running {
-		if slices.ContainsFunc(peers, func(p Peer) bool { return reflect.DeepEqual(p, k.peer) }) {
+		old := *k.peer.Load()
+		if i := slices.IndexFunc(peers, func(p Peer) bool { return p.Name == name }); i >= 0 && reflect.DeepEqual(peers[i].fixed(), old.fixed()) {
+			if reflect.DeepEqual(peers[i], old) {
+				continue
+			}
+			k.peer.Store(&peers[i])
+			if err := s.resettle(ctx, peers[i]); err != nil {
+				return err
+			}
 			continue
 		}
 		k.stop()
 		<-k.done
 		delete(running, name)
 		if addr := s.sessions.address(name); addr.IsValid() {
-			if err := s.forgetPeer(ctx, k.peer, addr, "no longer a peer"); err != nil {
+			if err := s.forgetPeer(ctx, old, addr, "no longer a peer"); err != nil {
 				return err
 			}
 			if _, err := s.changePolicy(ctx, func(in *policyInput) { delete(in.peers, addr) }); err != nil {
@@ -92,12 +102,32 @@ func (s *Speaker) dropPeers(ctx context.Context, running map[string]kept, peers 
 	return nil
 }
 
+// fixed is the peer less what may change while its session stands.
+func (p Peer) fixed() Peer {
+	p.Prefer, p.Out, p.MaxPrefixes, p.ConnectRetry = 0, Out{}, 0, 0
+	return p
+}
+
+// resettle puts other attributes and preferences in force without disturbing the session (soft reset, RFC 2918).
+func (s *Speaker) resettle(ctx context.Context, p Peer) error {
+	addr := s.sessions.address(p.Name)
+	if !addr.IsValid() {
+		return nil // its settings are taken up with its address
+	}
+	if _, err := s.changePolicy(ctx, func(in *policyInput) { in.peers[addr] = p.Settings }); err != nil {
+		return err
+	}
+	_ = s.srv.ResetPeer(ctx, &api.ResetPeerRequest{Address: addr.String(), Soft: true, Direction: api.ResetPeerRequest_DIRECTION_BOTH}) // no session: no need
+	return nil
+}
+
 // keepPeer keeps a session with one peer for as long as ctx lives: resolve, configure, dial; and again when the name
 // has come to mean another address.
-func (s *Speaker) keepPeer(ctx context.Context, p Peer) error {
+func (s *Speaker) keepPeer(ctx context.Context, now *atomic.Pointer[Peer]) error {
 	var have netip.Addr
 	wait := retryFirst // between attempts; it grows until a session stands
 	for {
+		p := *now.Load()
 		addr, err := s.resolve(ctx, p)
 		switch {
 		case ctx.Err() != nil:
@@ -114,8 +144,11 @@ func (s *Speaker) keepPeer(ctx context.Context, p Peer) error {
 				if err := s.forgetPeer(ctx, p, have, "its name has another address now"); err != nil {
 					return err
 				}
+				if _, err := s.changePolicy(ctx, func(in *policyInput) { delete(in.peers, have) }); err != nil {
+					return err
+				}
 			}
-			if err := s.addPeer(ctx, p, addr); err != nil {
+			if err := s.addPeer(ctx, *now.Load(), addr); err != nil {
 				return err
 			}
 			have = addr
@@ -127,7 +160,7 @@ func (s *Speaker) keepPeer(ctx context.Context, p Peer) error {
 			}
 			after := s.sessions.renewed(have)
 			pause(ctx, after, after)
-			if err := s.addPeer(ctx, p, have); err != nil {
+			if err := s.addPeer(ctx, *now.Load(), have); err != nil {
 				return err
 			}
 			wait = pause(ctx, wait, most(p)) // a peer that flaps is not met more often than this

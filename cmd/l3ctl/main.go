@@ -10,7 +10,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/l3edge/l3edge/cmd/l3ctl/verbs"
+	"github.com/l3edge/l3edge/cmd/l3ctl/look/mend"
+	"github.com/l3edge/l3edge/cmd/l3ctl/look/see"
+	"github.com/l3edge/l3edge/cmd/l3ctl/look/watch"
 	"github.com/l3edge/l3edge/pkg/core/version"
 	"github.com/l3edge/l3edge/pkg/lab/nest"
 )
@@ -48,6 +50,8 @@ func newRoot(inner *nest.Inner) *cobra.Command {
 	root.SetVersionTemplate("l3ctl {{.Version}}\n")
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(newLab(inner))
-	root.AddCommand(verbs.All()...)
+	root.AddCommand(see.Commands()...)
+	root.AddCommand(watch.Commands()...)
+	root.AddCommand(mend.Commands()...)
 	return root
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package verbs
+package mend
 
 import (
 	"context"
@@ -11,7 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/l3edge/l3edge/cmd/l3ctl/verbs/look"
+	"github.com/l3edge/l3edge/cmd/l3ctl/look"
 	"github.com/l3edge/l3edge/pkg/core/diagnose"
 	"github.com/l3edge/l3edge/pkg/core/view"
 )
@@ -42,7 +42,7 @@ Status 2 when something is broken, or stays so after --repair.`,
 		Example: "  l3ctl doctor\n  l3ctl doctor --repair",
 	}
 	cmd.Flags().BoolVar(&repair, "repair", false, "put back what our own plugins and daemons had made")
-	format := output(cmd)
+	format := look.Output(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		ctx := cmd.Context()
 		h, found := examine(ctx)
@@ -51,10 +51,10 @@ Status 2 when something is broken, or stays so after --repair.`,
 			t.Repaired = treat(ctx, h, found)
 			t.Left = convalesce(ctx)
 		}
-		if err := format.print(cmd, t, func(w io.Writer) { t.write(w, repair) }); err != nil || diagnose.Healthy(t.Left) {
+		if err := format.Print(cmd, t, func(w io.Writer) { t.write(w, repair) }); err != nil || diagnose.Healthy(t.Left) {
 			return err
 		}
-		return unhealthy
+		return look.Unhealthy
 	}
 	return cmd
 }
@@ -103,18 +103,18 @@ func convalesce(ctx context.Context) []diagnose.Finding {
 
 func (t treatment) write(w io.Writer, repair bool) {
 	if len(t.Found) == 0 {
-		say(w, "all is well: every part and every pod's attachment is as it should be")
+		look.Say(w, "all is well: every part and every pod's attachment is as it should be")
 		return
 	}
 	if !repair {
-		printFindings(w, t.Found)
+		look.Findings(w, t.Found)
 		n := 0
 		for _, f := range t.Found {
 			if f.Repair != nil {
 				n++
 			}
 		}
-		say(w, "\n%d found; l3ctl doctor --repair mends %d of them", len(t.Found), n)
+		look.Say(w, "\n%d found; l3ctl doctor --repair mends %d of them", len(t.Found), n)
 		return
 	}
 	for _, r := range t.Repaired {
@@ -122,19 +122,19 @@ func (t treatment) write(w io.Writer, repair bool) {
 		if r.Error != "" {
 			outcome = "FAILED: " + r.Error
 		}
-		say(w, "%s\n         repair: %s: %s", r.Problem, describe(r.Repair), outcome)
+		look.Say(w, "%s\n         repair: %s: %s", r.Problem, describe(r.Repair), outcome)
 	}
 	for _, f := range t.Found {
 		if f.Repair == nil && !stillThere(t.Left, f) {
-			say(w, "%s\n         mended by itself: %s", f, f.Fix)
+			look.Say(w, "%s\n         mended by itself: %s", f, f.Fix)
 		}
 	}
 	if len(t.Left) == 0 {
-		say(w, "all is well now")
+		look.Say(w, "all is well now")
 		return
 	}
-	say(w, "\nwhat is left:")
-	printFindings(w, t.Left)
+	look.Say(w, "\nwhat is left:")
+	look.Findings(w, t.Left)
 }
 
 func stillThere(left []diagnose.Finding, f diagnose.Finding) bool {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package verbs
+package see
 
 import (
 	"fmt"
@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/l3edge/l3edge/cmd/l3ctl/look"
 	"github.com/l3edge/l3edge/pkg/core/picture"
 )
 
@@ -22,10 +23,10 @@ func newMap() *cobra.Command {
 	cmd.Flags().StringVar(&svg, "svg", "", "write the picture into this `file`")
 	cmd.Flags().BoolVar(&dot, "dot", false, "print it in Graphviz's language")
 	cmd.Flags().BoolVar(&mermaid, "mermaid", false, "print it for Mermaid")
-	format, where := output(cmd), hosts(cmd)
+	format, where := look.Output(cmd), look.Hosts(cmd)
 	cmd.MarkFlagsMutuallyExclusive("svg", "dot", "mermaid", "output")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		hs, err := where.look(cmd)
+		hs, err := where.Look(cmd)
 		if err != nil {
 			return err
 		}
@@ -43,7 +44,7 @@ func newMap() *cobra.Command {
 			_, err = io.WriteString(cmd.OutOrStdout(), p.Mermaid())
 			return err
 		}
-		return format.print(cmd, p, func(w io.Writer) { _, _ = io.WriteString(w, p.Text()) })
+		return format.Print(cmd, p, func(w io.Writer) { _, _ = io.WriteString(w, p.Text()) })
 	}
 	return cmd
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package verbs
+package see
 
 import (
 	"errors"
@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/l3edge/l3edge/cmd/l3ctl/verbs/look"
+	"github.com/l3edge/l3edge/cmd/l3ctl/look"
 	"github.com/l3edge/l3edge/pkg/core/plan"
 	"github.com/l3edge/l3edge/pkg/core/subnet"
 )
@@ -32,7 +32,7 @@ func newPlan() *cobra.Command {
 	f.StringVar(&portal, "portal-net", "", "`prefix` of service addresses (default: one that is free)")
 	f.StringArrayVar(&avoid, "avoid", nil, "a `prefix` that is in use elsewhere; repeatable")
 	f.BoolVar(&here, "this-host", false, "also avoid what this host has routes to")
-	format := output(cmd)
+	format := look.Output(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		var errs []error
 		parse := func(flag, text string) netip.Prefix {
@@ -65,7 +65,7 @@ func newPlan() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return format.print(cmd, p, func(out io.Writer) { _, _ = io.WriteString(out, p.String()) })
+		return format.Print(cmd, p, func(out io.Writer) { _, _ = io.WriteString(out, p.String()) })
 	}
 	return cmd
 }

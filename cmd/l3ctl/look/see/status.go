@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package verbs
+package see
 
 import (
 	"cmp"
@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/l3edge/l3edge/cmd/l3ctl/look"
 	"github.com/l3edge/l3edge/pkg/core/diagnose"
 	"github.com/l3edge/l3edge/pkg/core/ipam"
 	"github.com/l3edge/l3edge/pkg/core/view"
@@ -31,9 +32,9 @@ func newStatus() *cobra.Command {
 		Use: "status", Short: "Show this node on one screen, and in words what is not well; status 2 if anything is not", Args: cobra.NoArgs,
 		Example: "  l3ctl status\n  l3ctl status --from node1.json --from node2.json   # one line each",
 	}
-	format, where := output(cmd), hosts(cmd)
+	format, where := look.Output(cmd), look.Hosts(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		hs, err := where.look(cmd)
+		hs, err := where.Look(cmd)
 		if err != nil {
 			return err
 		}
@@ -46,7 +47,7 @@ func newStatus() *cobra.Command {
 			x.Healthy = diagnose.Healthy(x.Findings)
 			all, well = append(all, x), well && x.Healthy
 		}
-		if err := format.print(cmd, all, func(w io.Writer) {
+		if err := format.Print(cmd, all, func(w io.Writer) {
 			if len(hs) == 1 {
 				screen(w, all[0], time.Now())
 				return
@@ -55,7 +56,7 @@ func newStatus() *cobra.Command {
 		}); err != nil || well {
 			return err
 		}
-		return unhealthy
+		return look.Unhealthy
 	}
 	return cmd
 }
@@ -64,9 +65,9 @@ func newStatus() *cobra.Command {
 func screen(w io.Writer, x health, now time.Time) {
 	h, r, p := x.View, x.View.Routed, x.View.Portald
 	since := func(t time.Time) string { return now.Sub(t).Truncate(time.Second).String() }
-	say(w, "node\t%s, %s on %s", h.Name, known(h.Primary()), cmp.Or(h.Uplink(), "no uplink"))
+	look.Say(w, "node\t%s, %s on %s", h.Name, known(h.Primary()), cmp.Or(h.Uplink(), "no uplink"))
 	for _, u := range x.Usage {
-		say(w, "pods\t%s", u)
+		look.Say(w, "pods\t%s", u)
 	}
 	for _, n := range h.Networks {
 		state := "not there yet: the first pod makes it"
@@ -78,42 +79,42 @@ func screen(w io.Writer, x health, now time.Time) {
 				}
 			}
 		}
-		say(w, "bridge\t%s %s, %d pods; network %s of %s", n.Bridge, state, living(h, n.Name), n.Name, n.File)
+		look.Say(w, "bridge\t%s %s, %d pods; network %s of %s", n.Bridge, state, living(h, n.Name), n.Name, n.File)
 	}
 	if r.Problem != "" {
-		say(w, "routed\t%s", r.Problem)
+		look.Say(w, "routed\t%s", r.Problem)
 	} else {
-		say(w, "routed\tAS %d, router ID %s, up %s, %d routes installed, announces %s", r.ASN, known(r.RouterID), since(r.Since), len(r.Routes), announces(r))
+		look.Say(w, "routed\tAS %d, router ID %s, up %s, %d routes installed, announces %s", r.ASN, known(r.RouterID), since(r.Since), len(r.Routes), announces(r))
 	}
 	for _, s := range r.Sessions {
 		bfd := ""
 		if s.BFD != "" {
 			bfd = ", BFD " + s.BFD
 		}
-		say(w, "session\t%s (AS %d) %s for %s, %d prefixes in, %d out%s", s.Peer, s.ASN, s.State, since(s.Since), s.In, s.Out, bfd)
+		look.Say(w, "session\t%s (AS %d) %s for %s, %d prefixes in, %d out%s", s.Peer, s.ASN, s.State, since(s.Since), s.In, s.Out, bfd)
 	}
 	if p.Problem != "" {
-		say(w, "portald\t%s", p.Problem)
+		look.Say(w, "portald\t%s", p.Problem)
 	} else {
 		force := "not in force yet"
 		if !p.LastSync.IsZero() {
 			force = "in force since " + p.LastSync.Format(time.DateTime)
 		}
-		say(w, "portald\t%s, %d services with %d endpoints, %s", p.Mode, p.Services, p.Endpoints, force)
+		look.Say(w, "portald\t%s, %d services with %d endpoints, %s", p.Mode, p.Services, p.Endpoints, force)
 	}
-	say(w, "")
-	printFindings(w, x.Findings)
+	look.Say(w, "")
+	look.Findings(w, x.Findings)
 	switch {
 	case len(x.Findings) == 0:
-		say(w, "all is well")
+		look.Say(w, "all is well")
 	case x.Healthy:
-		say(w, "nothing is broken")
+		look.Say(w, "nothing is broken")
 	}
 }
 
 // table is many nodes, a line each, and below it what is wrong.
 func table(w io.Writer, all []health) {
-	say(w, "HOST\tPODS\tUSED\tSESSIONS\tROUTES\tPORTALS\tHEALTH")
+	look.Say(w, "HOST\tPODS\tUSED\tSESSIONS\tROUTES\tPORTALS\tHEALTH")
 	for _, x := range all {
 		h, up := x.View, 0
 		for _, s := range h.Routed.Sessions {
@@ -135,12 +136,12 @@ func table(w io.Writer, all []health) {
 				state = x.Findings[0].Problem
 			}
 		}
-		say(w, "%s\t%s\t%s\t%d/%d up\t%d\t%s\t%s", h.Name, cmp.Or(strings.Join(texts(h.PodSubnets()), " "), "-"), used, up, len(h.Routed.Sessions), len(h.Routed.Routes), portals, state)
+		look.Say(w, "%s\t%s\t%s\t%d/%d up\t%d\t%s\t%s", h.Name, cmp.Or(strings.Join(texts(h.PodSubnets()), " "), "-"), used, up, len(h.Routed.Sessions), len(h.Routed.Routes), portals, state)
 	}
 	for _, x := range all {
 		if !x.Healthy {
-			say(w, "\n%s", x.Host)
-			printFindings(w, x.Findings)
+			look.Say(w, "\n%s", x.Host)
+			look.Findings(w, x.Findings)
 		}
 	}
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package verbs
+package mend
 
 import (
 	"cmp"
@@ -16,7 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/l3edge/l3edge/cmd/l3ctl/verbs/look"
+	"github.com/l3edge/l3edge/cmd/l3ctl/look"
 	"github.com/l3edge/l3edge/pkg/core/attach"
 	"github.com/l3edge/l3edge/pkg/core/ipam"
 	"github.com/l3edge/l3edge/pkg/core/view"
@@ -34,9 +34,9 @@ func newIPAMShow() *cobra.Command {
 		Use: "show", Short: "List the addresses that pods hold, and how full each subnet is", Args: cobra.NoArgs,
 		Example: "  l3ctl ipam show",
 	}
-	format, where := output(cmd), hosts(cmd)
+	format, where := look.Output(cmd), look.Hosts(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		hs, err := where.look(cmd)
+		hs, err := where.Look(cmd)
 		if err != nil {
 			return err
 		}
@@ -51,14 +51,14 @@ func newIPAMShow() *cobra.Command {
 				all = append(all, answer{h.Name, ipam.Count(h), h.Leases})
 			}
 		}
-		return format.print(cmd, all, func(w io.Writer) {
+		return format.Print(cmd, all, func(w io.Writer) {
 			for _, a := range all {
 				for _, u := range a.Usage {
-					say(w, "%s, network %s, %s", a.Host, u.Network, u)
+					look.Say(w, "%s, network %s, %s", a.Host, u.Network, u)
 				}
-				say(w, "ADDRESS\tPOD\tCONTAINER\tINTERFACE\tSINCE")
+				look.Say(w, "ADDRESS\tPOD\tCONTAINER\tINTERFACE\tSINCE")
 				for _, l := range a.Leases {
-					say(w, "%s\t%s\t%.13s\t%s\t%s", l.Addr, cmp.Or(l.Pod, "-"), cmp.Or(l.Container, "?"), l.IfName, l.Since.Format(time.DateTime))
+					look.Say(w, "%s\t%s\t%.13s\t%s\t%s", l.Addr, cmp.Or(l.Pod, "-"), cmp.Or(l.Container, "?"), l.IfName, l.Since.Format(time.DateTime))
 				}
 			}
 		})
@@ -71,9 +71,9 @@ func newIPAMCheck() *cobra.Command {
 		Use: "check", Short: "Compare leases with the pods that are there; status 2 when they differ", Args: cobra.NoArgs,
 		Example: "  l3ctl ipam check || l3ctl doctor --repair",
 	}
-	format, where := output(cmd), hosts(cmd)
+	format, where := look.Output(cmd), look.Hosts(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		hs, err := where.look(cmd)
+		hs, err := where.Look(cmd)
 		if err != nil {
 			return err
 		}
@@ -81,17 +81,17 @@ func newIPAMCheck() *cobra.Command {
 		for _, h := range hs {
 			found = append(found, ipam.Strays(h, attach.PortName)...)
 		}
-		if err := format.print(cmd, found, func(w io.Writer) {
+		if err := format.Print(cmd, found, func(w io.Writer) {
 			for _, s := range found {
-				say(w, "%s (%s, container %s): %s", s.Addr, cmp.Or(s.Pod, "no pod known"), cmp.Or(s.Container, "?"), s.Why)
+				look.Say(w, "%s (%s, container %s): %s", s.Addr, cmp.Or(s.Pod, "no pod known"), cmp.Or(s.Container, "?"), s.Why)
 			}
 			if len(found) == 0 {
-				say(w, "every lease has its pod, and every pod its lease")
+				look.Say(w, "every lease has its pod, and every pod its lease")
 			}
 		}); err != nil || len(found) == 0 {
 			return err
 		}
-		return unhealthy
+		return look.Unhealthy
 	}
 	return cmd
 }
@@ -182,7 +182,7 @@ Nothing of host-local's is changed, and doing it again changes nothing. Status 2
 	cmd.Flags().StringVar(&dir, "dir", dir, "where host-local keeps its `directory` of each network")
 	cmd.Flags().StringVar(&network, "network", "", "only the network of this `name`; default: every one of ours")
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "say what would be done")
-	format := output(cmd)
+	format := look.Output(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		h := look.Host(cmd.Context())
 		if _, ok := find(h.Networks, network); network != "" && !ok {
@@ -210,10 +210,10 @@ Nothing of host-local's is changed, and doing it again changes nothing. Status 2
 				fates = append(fates, f)
 			}
 		}
-		if err := format.print(cmd, fates, func(w io.Writer) { printFates(w, fates, dry) }); err != nil || !conflict {
+		if err := format.Print(cmd, fates, func(w io.Writer) { printFates(w, fates, dry) }); err != nil || !conflict {
 			return err
 		}
-		return unhealthy
+		return look.Unhealthy
 	}
 	return cmd
 }
@@ -233,10 +233,10 @@ func printFates(w io.Writer, fates []ipam.Fate, dry bool) {
 		case f.Dead:
 			what += "; the runtime knows no such container now: its GC releases the address, or l3ctl ipam release"
 		}
-		say(w, "%s\t%s\t%s", f.Addr, cmp.Or(f.Pod, "container "+f.Container), what)
+		look.Say(w, "%s\t%s\t%s", f.Addr, cmp.Or(f.Pod, "container "+f.Container), what)
 	}
 	if len(fates) == 0 {
-		say(w, "host-local holds no address of our networks")
+		look.Say(w, "host-local holds no address of our networks")
 	}
 }
 

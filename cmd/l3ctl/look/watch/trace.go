@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package verbs
+package watch
 
 import (
 	"cmp"
@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/l3edge/l3edge/cmd/l3ctl/look"
 	"github.com/l3edge/l3edge/pkg/core/view"
 	"github.com/l3edge/l3edge/pkg/core/walk"
 	"github.com/l3edge/l3edge/pkg/lab"
@@ -38,17 +39,17 @@ where what it saw parts from the prediction; status 2 if it does.`,
 		Example: "  l3ctl trace web8080-1 webfrontend\n  l3ctl trace --lab kubminion1/web8080-1 10.100.87.105:80 --probe",
 	}
 	cmd.Flags().BoolVar(&probe, "probe", false, "make one connection and watch it (as root, on the host of FROM, or in a lab)")
-	format, where := output(cmd), hosts(cmd)
+	format, where := look.Output(cmd), look.Hosts(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if probe && len(where.from) > 0 {
+		if probe && len(where.From) > 0 {
 			return fmt.Errorf("--probe: makes a connection now, and --from looks at what was")
 		}
-		if where.lab != "" {
+		if where.Lab != "" {
 			if _, err := lab.ReadState(""); err != nil {
-				return inside(where.lab)
+				return inside(where.Lab)
 			}
 		}
-		hs, err := where.look(cmd)
+		hs, err := where.Look(cmd)
 		if err != nil {
 			return err
 		}
@@ -67,11 +68,11 @@ where what it saw parts from the prediction; status 2 if it does.`,
 				return err
 			}
 		}
-		if err := format.print(cmd, t, func(out io.Writer) { t.write(out) }); err != nil {
+		if err := format.Print(cmd, t, func(out io.Writer) { t.write(out) }); err != nil {
 			return err
 		}
 		if t.Observed != nil && !t.Observed.Agrees || t.Observed == nil && (t.Verdict == walk.Refused || t.Verdict == walk.Dropped) {
-			return unhealthy
+			return look.Unhealthy
 		}
 		return nil
 	}
@@ -171,15 +172,15 @@ func toEnd(w walk.World, text string) (netip.AddrPort, error) {
 
 // write is the path for a person, a line a step, with what was seen beside it.
 func (t traced) write(w io.Writer) {
-	say(w, "from %s to %s", t.From, t.To)
+	look.Say(w, "from %s to %s", t.From, t.To)
 	if len(t.Backends) > 1 {
-		say(w, "any of %d endpoints may be chosen; this is the way to %s", len(t.Backends), t.Backend)
+		look.Say(w, "any of %d endpoints may be chosen; this is the way to %s", len(t.Backends), t.Backend)
 	}
 	seen := ""
 	if t.Observed != nil {
 		seen = "SEEN\t"
 	}
-	say(w, "\nHOST\tWHERE\tFROM > TO\t%sWHAT", seen)
+	look.Say(w, "\nHOST\tWHERE\tFROM > TO\t%sWHAT", seen)
 	at := 0
 	for _, s := range t.Steps {
 		flow, mark := fmt.Sprintf("%s > %s", s.Src, s.Dst), ""
@@ -190,20 +191,20 @@ func (t traced) write(w io.Writer) {
 				at++
 			}
 		}
-		say(w, "%s\t%s\t%s\t%s%s", s.Host, s.Where, flow, mark, s.What)
+		look.Say(w, "%s\t%s\t%s\t%s%s", s.Host, s.Where, flow, mark, s.What)
 	}
-	say(w, "")
+	look.Say(w, "")
 	for _, s := range t.Steps {
 		if s.Why != "" {
-			say(w, "why: %s", s.Why)
+			look.Say(w, "why: %s", s.Why)
 		}
 	}
 	if t.Back != "" {
-		say(w, "back: %s", t.Back)
+		look.Say(w, "back: %s", t.Back)
 	}
-	say(w, "predicted: it %s", cmp.Or(map[walk.Verdict]string{walk.Refused: "is refused", walk.Dropped: "is dropped"}[t.Verdict], string(t.Verdict)))
+	look.Say(w, "predicted: it %s", cmp.Or(map[walk.Verdict]string{walk.Refused: "is refused", walk.Dropped: "is dropped"}[t.Verdict], string(t.Verdict)))
 	if t.Observed != nil {
-		say(w, "observed:  %s", t.Observed.Words)
+		look.Say(w, "observed:  %s", t.Observed.Words)
 	}
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package verbs
+package see
 
 import (
 	"errors"
@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/l3edge/l3edge/cmd/l3ctl/look"
 	"github.com/l3edge/l3edge/pkg/core/diagnose"
 	"github.com/l3edge/l3edge/pkg/core/mlsconf"
 	"github.com/l3edge/l3edge/pkg/core/subnet"
@@ -55,7 +56,7 @@ func newMLSConfig() *cobra.Command {
 	f.StringVar(&m.password, "password-file", "", "`file` with the key for TCP MD5")
 	f.StringArrayVar(&m.statics, "static", nil, "a static route to replace, `PREFIX=NODE`; repeatable")
 	f.BoolVar(&m.migration, "migration", false, "also print how to come from static routes to BGP")
-	format := output(cmd)
+	format := look.Output(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		s, statics, err := m.parse()
 		if err != nil {
@@ -69,7 +70,7 @@ func newMLSConfig() *cobra.Command {
 		if m.migration || len(statics) > 0 {
 			steps = mlsconf.Migrate(m.vendor, statics)
 		}
-		return format.print(cmd, map[string]string{"vendor": m.vendor, "config": text, "migration": steps}, func(w io.Writer) {
+		return format.Print(cmd, map[string]string{"vendor": m.vendor, "config": text, "migration": steps}, func(w io.Writer) {
 			_, _ = io.WriteString(w, text)
 			comment := "! "
 			if m.vendor == "bird" || m.vendor == "junos" {
@@ -136,26 +137,26 @@ func newMLSVerify() *cobra.Command {
 		Use: "mls-verify", Short: "Say what the live sessions, and the switch's table where it can be seen, show to be wrong; status 2 if anything is", Args: cobra.NoArgs,
 		Example: "  l3ctl mls-verify\n  l3ctl mls-verify --from node1.json --from node2.json --from switch.json",
 	}
-	format, where := output(cmd), hosts(cmd)
+	format, where := look.Output(cmd), look.Hosts(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		hs, err := where.look(cmd)
+		hs, err := where.Look(cmd)
 		if err != nil {
 			return err
 		}
 		nodes, mls := part(hs)
 		found := diagnose.Switch(nodes, mls)
-		if err := format.print(cmd, found, func(w io.Writer) {
-			printFindings(w, found)
+		if err := format.Print(cmd, found, func(w io.Writer) {
+			look.Findings(w, found)
 			if len(found) == 0 {
-				say(w, "%d nodes agree with the switch: sessions, filters and timers are as they should be", len(nodes))
+				look.Say(w, "%d nodes agree with the switch: sessions, filters and timers are as they should be", len(nodes))
 			}
 			if mls == nil {
-				say(w, "(only what nodes see; with l3ctl observe run on the switch, or --lab, its table is compared too)")
+				look.Say(w, "(only what nodes see; with l3ctl observe run on the switch, or --lab, its table is compared too)")
 			}
 		}); err != nil || len(found) == 0 {
 			return err
 		}
-		return unhealthy
+		return look.Unhealthy
 	}
 	return cmd
 }
@@ -183,18 +184,4 @@ func isSwitch(h view.Host, all []view.Host) bool {
 		}
 	}
 	return false
-}
-
-func printFindings(w io.Writer, fs []diagnose.Finding) {
-	for _, f := range fs {
-		mark := "BROKEN "
-		if f.Warning {
-			mark = "warning"
-		}
-		say(w, "%s  %s: %s", mark, f.Part, f.Problem)
-		if f.Cause != "" {
-			say(w, "         cause: %s", f.Cause)
-		}
-		say(w, "         fix:   %s", f.Fix)
-	}
 }

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package look sees one host as it is: its kernel, our daemons' sockets and its files become a view.Host.
 package look
 
 import (

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package verbs
+package see
 
 import (
 	"fmt"
@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/l3edge/l3edge/cmd/l3ctl/look"
 	"github.com/l3edge/l3edge/pkg/core/walk"
 )
 
@@ -17,32 +18,32 @@ func newWhois() *cobra.Command {
 		Use: "whois ADDRESS[:PORT]", Short: "Say whose an address is: a pod's, a service's, a node's, or nobody's; and which way leads to it", Args: cobra.ExactArgs(1),
 		Example: "  l3ctl whois 10.100.87.105\n  l3ctl whois 10.20.30.62:39770   # a proxy port",
 	}
-	format, where := output(cmd), hosts(cmd)
+	format, where := look.Output(cmd), look.Hosts(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		a, port, err := parseAddress(args[0])
 		if err != nil {
 			return err
 		}
-		hs, err := where.look(cmd)
+		hs, err := where.Look(cmd)
 		if err != nil {
 			return err
 		}
 		answers := walk.Whois(hs, a, port)
-		if err := format.print(cmd, answers, func(w io.Writer) {
+		if err := format.Print(cmd, answers, func(w io.Writer) {
 			for _, x := range answers {
-				say(w, "%s", x.Title)
+				look.Say(w, "%s", x.Title)
 				for _, f := range x.Facts {
-					say(w, "  %s", f)
+					look.Say(w, "  %s", f)
 				}
 				for _, r := range x.Routes {
-					say(w, "  way from %s", r)
+					look.Say(w, "  way from %s", r)
 				}
 			}
 		}); err != nil {
 			return err
 		}
 		if answers[0].Kind == walk.IsUnknown {
-			return unhealthy
+			return look.Unhealthy
 		}
 		return nil
 	}

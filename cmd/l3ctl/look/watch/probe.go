@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package verbs
+package watch
 
 import (
 	"context"
@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/l3edge/l3edge/cmd/l3ctl/look"
 	"github.com/l3edge/l3edge/pkg/core/frame"
 	"github.com/l3edge/l3edge/pkg/core/view"
 	"github.com/l3edge/l3edge/pkg/core/walk"
@@ -44,7 +45,7 @@ type sighting struct {
 }
 
 // probed makes one connection, and predicts once more for the backend that was chosen.
-func probed(w walk.World, where *scope, from walk.End, to netip.AddrPort) (traced, error) {
+func probed(w walk.World, where *look.Scope, from walk.End, to netip.AddrPort) (traced, error) {
 	if from.Host == nil {
 		return traced{}, fmt.Errorf("FROM: %s is on no host that was seen, so nobody can connect from there", from.Addr)
 	}
@@ -81,9 +82,9 @@ func probed(w walk.World, where *scope, from walk.End, to netip.AddrPort) (trace
 }
 
 // entrances are the root directories by which hosts' namespaces are reached; "" is this host.
-func entrances(w walk.World, where *scope) (map[string]string, error) {
+func entrances(w walk.World, where *look.Scope) (map[string]string, error) {
 	out := map[string]string{}
-	if where.lab == "" {
+	if where.Lab == "" {
 		out[w[0].Name] = ""
 		return out, nil
 	}

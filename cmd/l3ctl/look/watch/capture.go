@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package verbs
+package watch
 
 import (
 	"context"
@@ -18,6 +18,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/l3edge/l3edge/cmd/l3ctl/look"
 	"github.com/l3edge/l3edge/pkg/core/frame"
 	"github.com/l3edge/l3edge/pkg/core/view"
 	"github.com/l3edge/l3edge/pkg/core/walk"
@@ -80,13 +81,13 @@ one to the endpoint, whether a rule or portald made it. Nothing is needed inside
 	fl.IntVar(&f.size, "max-size", f.size, "end after so many bytes of packets")
 	fl.IntVar(&f.snap, "snap", f.snap, "keep at most so many bytes of each packet")
 	fl.BoolVar(&f.quiet, "quiet", false, "do not show packets")
-	where := &scope{}
-	fl.StringVar(&where.lab, "lab", "", "look at all hosts of the lab with this `name`")
+	where := &look.Scope{}
+	fl.StringVar(&where.Lab, "lab", "", "look at all hosts of the lab with this `name`")
 	fl.Lookup("lab").NoOptDefVal = "lab"
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		if where.lab != "" {
+		if where.Lab != "" {
 			if _, err := lab.ReadState(""); err != nil {
-				return inside(where.lab)
+				return inside(where.Lab)
 			}
 		}
 		return f.run(cmd, where, args[0])
@@ -94,7 +95,7 @@ one to the endpoint, whether a rule or portald made it. Nothing is needed inside
 	return cmd
 }
 
-func (f captureFlags) run(cmd *cobra.Command, where *scope, name string) error {
+func (f captureFlags) run(cmd *cobra.Command, where *look.Scope, name string) error {
 	for i, p := range f.points {
 		if !slices.Contains(pointNames, p) {
 			return fmt.Errorf("--point[%d]: %q is none of %s", i, p, strings.Join(pointNames, ", "))
@@ -103,7 +104,7 @@ func (f captureFlags) run(cmd *cobra.Command, where *scope, name string) error {
 	if f.all || len(f.points) == 0 {
 		f.points = pointNames
 	}
-	hs, err := where.look(cmd)
+	hs, err := where.Look(cmd)
 	if err != nil {
 		return err
 	}

@@ -15,22 +15,31 @@ type change struct {
 }
 
 // phase orders changes so that a packet between any two of them finds what it was promised: endpoints before the chain
-// that draws one of them, chains up before and down after. All of it is one transaction unless it is too large for one.
+// that draws one of them, chains up before and down after. Intervals that go make room first: the kernel takes none that
+// overlaps another. All of it is one transaction unless it is too large for one.
 func (c change) phase() int {
 	switch {
-	case c.set == setSvc, c.set == setOut, c.set == setNone, c.set == setNoneOut, c.set == setKeep:
-		return 1
-	case c.has:
+	case !c.has && slices.Contains(intervals, c.set):
 		return 0
+	case c.set == setSvc, c.set == setOut, c.set == setNone, c.set == setNoneOut, c.set == setKeep:
+		return 2
+	case c.has:
+		return 1
 	}
-	return 2
+	return 3
 }
+
+// phases is how many there are.
+const phases = 4
+
+// intervals are the sets whose elements are ranges.
+var intervals = []setID{setAdmit, setHere, setNets}
 
 // order puts changes in the order of their phases, those of one set side by side, and intervals in theirs: the kernel wants
 // to see where one begins before it sees where it ends.
 func order(cs []change) []change {
 	const sets = 32
-	var count, at [3 * sets]int
+	var count, at [phases * sets]int
 	place := func(c change) int { return c.phase()*sets + int(c.set) }
 	for _, c := range cs {
 		count[place(c)]++
@@ -43,8 +52,8 @@ func order(cs []change) []change {
 		out[at[place(c)]] = c
 		at[place(c)]++
 	}
-	for phase := range 3 {
-		for _, id := range []setID{setAdmit, setHere, setNets} {
+	for phase := range phases {
+		for _, id := range intervals {
 			end := at[phase*sets+int(id)]
 			slices.SortFunc(out[end-count[phase*sets+int(id)]:end], func(a, b change) int {
 				return cmp.Or(cmp.Compare(a.key, b.key), cmp.Compare(a.mark, b.mark), cmp.Compare(a.end, b.end))

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/l3edge/l3edge/pkg/core/node"
 	"github.com/l3edge/l3edge/pkg/core/portal"
 	"github.com/l3edge/l3edge/pkg/core/service"
 	"github.com/l3edge/l3edge/pkg/edge/netns/nstest"
@@ -424,5 +425,21 @@ func BenchmarkScale(b *testing.B) {
 				apply(b, d, m.Update(service.Delta{name: &now}))
 			}
 		})
+	}
+}
+
+// What is on the node is everything until its node file says otherwise, and may change after: each range overlaps the one
+// before it.
+func TestTheNodeBecomesKnown(t *testing.T) {
+	h := nstest.New(t)
+	d := plane(t, h)
+	for _, pods := range []string{"", "10.10.0.0/16", "10.10.10.0/24", "10.10.0.0/17", "10.10.10.0/24", ""} {
+		o := options()
+		if o.Node = (node.Node{}); pods != "" {
+			o.Node.PodSubnets = []netip.Prefix{netip.MustParsePrefix(pods)}
+		}
+		want := portal.NewMemo(o).Compute(service.Snapshot(bulk(3, "0")))
+		apply(t, d, want)
+		holds(t, d, want)
 	}
 }

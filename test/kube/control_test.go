@@ -35,6 +35,7 @@ type control struct {
 	host  *lab.Host
 	admin *client.Clientset
 	first *server
+	ctx   context.Context //nolint:containedctx // the test's
 }
 
 // server is one API server.
@@ -52,7 +53,7 @@ func (s *server) audit() string { return s.c.path(fmt.Sprintf("audit-%d.log", s.
 // newControl starts etcd and an API server, and waits for it.
 func newControl(t *testing.T, l *lab.Lab) *control {
 	t.Helper()
-	c := &control{host: l.Hosts["kubmasta"], authority: newAuthority(t, filepath.Join(lab.Dir, "kubernetes"))}
+	c := &control{ctx: t.Context(), host: l.Hosts["kubmasta"], authority: newAuthority(t, filepath.Join(lab.Dir, "kubernetes"))}
 	c.server(t, "apiserver", masta, firstVIP, "kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost", "127.0.0.1")
 	c.client(t, "admin", "admin", "system:masters")
 	c.client(t, "sa", "unused", "")

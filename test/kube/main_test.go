@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/l3edge/l3edge/pkg/lab"
+	"github.com/l3edge/l3edge/pkg/lab/cri"
 	"github.com/l3edge/l3edge/pkg/lab/nest"
 	"github.com/l3edge/l3edge/pkg/lab/place"
 )
@@ -23,6 +24,8 @@ const (
 	binVar  = "L3EDGE_KUBE_BIN"
 	rootVar = "L3EDGE_KUBE_ROOT" // the product's module
 	kubeVar = "L3EDGE_KUBE_PROGRAMS"
+	// groupVar names the control group that all pods live in.
+	groupVar = "L3EDGE_KUBE_GROUP"
 )
 
 func TestMain(m *testing.M) {
@@ -37,8 +40,11 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// outside builds what the tests need and runs them in a nest.
+// outside builds what the tests need, runs them in a nest, and removes the control groups, which outlive it.
 func outside() (code int, err error) {
+	if err := cri.Probe(); err != nil {
+		return 1, err
+	}
 	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/l3edge/l3edge").Output()
 	if err != nil {
 		return 1, fmt.Errorf("find the module: %w", err)
@@ -60,7 +66,12 @@ func outside() (code int, err error) {
 	if err := errors.Join(os.Setenv(rootVar, root), os.Setenv(kubeVar, filepath.Join(root, "dist", "kube"))); err != nil {
 		return 1, err
 	}
-	return nest.Nest{Args: os.Args, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}.Run()
+	group := fmt.Sprintf("l3edge-kube-%d", os.Getpid())
+	if err := os.Setenv(groupVar, group); err != nil {
+		return 1, err
+	}
+	code, err = nest.Nest{Args: os.Args, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}.Run()
+	return code, errors.Join(err, place.Eventually(10*time.Second, func() error { return cri.RemoveGroup(group) }))
 }
 
 // buildKubernetes builds what the tools of programs/go.mod name into dist/kube. It takes ten minutes at first and seconds
@@ -84,6 +95,12 @@ func buildKubernetes(root string) error {
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("build %s: %w\n%s", name, err, out)
 		}
+	}
+	// Beside the tests' own there is the loopback plugin: containerd cannot do without.
+	cmd = exec.Command("go", "build", "-o", filepath.Join(root, "dist", "kube")+"/", "./guest", "github.com/containernetworking/plugins/plugins/main/loopback")
+	cmd.Dir, cmd.Env = filepath.Join(root, "test", "kube"), append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the tests' programs: %w\n%s", err, out)
 	}
 	return nil
 }
@@ -148,3 +165,5 @@ func within(t *testing.T, limit time.Duration, what string, f func() error) {
 	}
 	t.Logf("%s: after %v", what, time.Since(start).Round(time.Millisecond))
 }
+
+func writeFile(path, text string) error { return os.WriteFile(path, []byte(text), 0o600) }

@@ -35,7 +35,7 @@ func TestPortald(t *testing.T) {
 		must(t, err)
 		return p
 	}
-	must(t, node.StartRouted()) // it says which addresses are the node's
+	must(t, node.StartRouted())                                  // it says which addresses are the node's
 	_, err := node.Run("sysctl", "-qw", "net.ipv4.ip_forward=1") // as the first pod does
 	must(t, err)
 	portald := start()

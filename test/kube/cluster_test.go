@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package kube
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	core "k8s.io/api/core/v1"
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/l3edge/l3edge/pkg/lab"
+)
+
+const dnsVIP = "10.100.0.10"
+
+// cluster is a control plane and two nodes, one on each side of the switch.
+type cluster struct {
+	*control
+	lab   *lab.Lab
+	nodes []*node
+}
+
+func newCluster(t *testing.T) *cluster {
+	t.Helper()
+	l := up(t, lab.FRR)
+	c := &cluster{control: newControl(t, l), lab: l}
+	start := time.Now()
+	c.schedule(t)
+	images := saveImages(t)
+	for _, name := range []string{"kubminion1", "kubminion3"} {
+		c.nodes = append(c.nodes, c.join(t, l.Hosts[name], images))
+	}
+	c.install(t)
+	for _, n := range c.nodes {
+		n.ready(t)
+	}
+	t.Logf("two nodes: ready after %v", time.Since(start).Round(10*time.Millisecond))
+	return c
+}
+
+// deployment is pods of the guest that answer on port 8080, spread over the nodes.
+func deployment(name string, replicas int, more string) string {
+	return fmt.Sprintf(`---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: %[1]s}
+spec:
+  replicas: %[2]d
+  selector: {matchLabels: {app: %[1]s}}
+  strategy: {rollingUpdate: {maxUnavailable: 0, maxSurge: 1}}
+  template:
+    metadata: {labels: {app: %[1]s}}
+    spec:
+      terminationGracePeriodSeconds: 10
+      topologySpreadConstraints:
+      - {maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: DoNotSchedule, labelSelector: {matchLabels: {app: %[1]s}}}
+      containers:
+      - name: guest
+        image: `+guestImage+`
+        args: [serve, "8080"]
+        env:
+        - {name: POD, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
+        - {name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
+        ports: [{containerPort: 8080%[3]s}]
+        readinessProbe: {httpGet: {path: /ready, port: 8080}, periodSeconds: 1}
+        lifecycle: {preStop: {sleep: {seconds: 2}}}
+`, name, replicas, more)
+}
+
+// serviceOf is a Service of the application's pods, with a spec of YAML's flow style.
+func serviceOf(name, app, spec string) string {
+	return fmt.Sprintf("---\napiVersion: v1\nkind: Service\nmetadata: {name: %s}\nspec: {selector: {app: %s}, %s}\n", name, app, spec)
+}
+
+func (c *cluster) apply(t *testing.T, manifest string) {
+	t.Helper()
+	file := c.path("manifest.yaml")
+	must(t, writeFile(file, manifest))
+	c.kubectl(t, "apply", "-f", file)
+}
+
+// pods are those of the application, with an address and not on their way out.
+func (c *cluster) pods(t *testing.T, app string) (out []core.Pod) {
+	t.Helper()
+	list, err := c.admin.CoreV1().Pods("default").List(t.Context(), meta.ListOptions{LabelSelector: "app=" + app})
+	must(t, err)
+	for _, p := range list.Items {
+		if p.Status.PodIP != "" && p.DeletionTimestamp == nil {
+			out = append(out, p)
+		}
+	}
+	return out
+}
+
+func TestCluster(t *testing.T) {
+	c := newCluster(t)
+	const vip = "10.100.87.105:80"
+	outside := c.lab.Hosts["outside"]
+	t.Run("a deployment, its pods and the switch", func(t *testing.T) {
+		c.apply(t, deployment("web", 4, "")+serviceOf("web", "web", "type: NodePort, clusterIP: 10.100.87.105, ports: [{port: 80, targetPort: 8080, nodePort: 30080}]"))
+		c.kubectl(t, "rollout", "status", "deployment/web", "--timeout=3m")
+		seen := map[string]bool{}
+		for _, p := range c.pods(t, "web") {
+			seen[p.Spec.NodeName] = true
+			if a, err := outside.Ask(p.Status.PodIP + ":8080"); err != nil || a.Pod != p.Name {
+				t.Errorf("%s from outside: %+v, %v", p.Name, a, err)
+			}
+		}
+		if len(seen) != 2 {
+			t.Errorf("pods run on %v, want both nodes", seen)
+		}
+	})
+	t.Run("its service, from node, pod and outside", func(t *testing.T) {
+		for _, n := range c.nodes {
+			within(t, patience, "the VIP from "+n.Name, func() error { _, err := n.Ask(vip); return err })
+		}
+		for _, p := range c.pods(t, "web") {
+			for range 4 {
+				out := c.kubectl(t, "exec", p.Name, "--", "/guest", "get", "http://10.100.87.105/hello")
+				if !strings.Contains(out, "client: "+p.Status.PodIP+":") && !strings.Contains(out, "pod: "+p.Name+"\n") {
+					t.Errorf("from %s: the client's address was changed:\n%s", p.Name, out)
+				}
+			}
+		}
+		for _, n := range c.nodes {
+			_, err := outside.Ask(fmt.Sprint(n.Spec.Addr.Addr(), ":30080"))
+			must(t, err)
+		}
+	})
+	t.Run("logs", func(t *testing.T) {
+		all := ""
+		for _, p := range c.pods(t, "web") {
+			all += c.kubectl(t, "logs", p.Name)
+		}
+		if !strings.Contains(all, "GET /hello") {
+			t.Errorf("no request in the logs:\n%s", all)
+		}
+	})
+	t.Run("rolling update", func(t *testing.T) {
+		asking, too := begin(c.nodes[0].Place, vip), begin(outside.Place, "192.168.10.64:30080")
+		c.kubectl(t, "rollout", "restart", "deployment/web")
+		c.kubectl(t, "rollout", "status", "deployment/web", "--timeout=3m")
+		asking.end(t, "the rolling update")
+		too.end(t, "the rolling update")
+	})
+}

@@ -66,7 +66,7 @@ func TestOnlyWhatChangedIsTold(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		s.read(map[string]bool{name: true})
+		s.read(map[string]bool{name: true}, false)
 		var got []string
 		for n, st := range s.book.Take() {
 			if st == nil {
@@ -82,6 +82,23 @@ func TestOnlyWhatChangedIsTold(t *testing.T) {
 		}
 		if held := slices.Sorted(maps.Keys(s.wrong)); (strings.Contains(step.write, "bad") || strings.Contains(step.write, "2=6")) != (len(held) > 0) {
 			t.Errorf("%s: wrong files: %v", step.sentence, held)
+		}
+	}
+}
+
+// A file that is written twice within one tick of the clock, at the same length, looks the same: an event is believed.
+func TestNewsWithinOneTick(t *testing.T) {
+	dir := t.TempDir()
+	s := newStore(dir, memory{})
+	then := time.Now()
+	for n, news := range []bool{false, true} {
+		path := write(t, dir, "a.yaml", manifestOf(1, n+1))
+		if err := os.Chtimes(path, then, then); err != nil {
+			t.Fatal(err)
+		}
+		s.read(map[string]bool{"a.yaml": true}, news)
+		if d := s.book.Take(); len(d) != 1 {
+			t.Errorf("write %d: %d services changed", n, len(d))
 		}
 	}
 }
@@ -117,7 +134,7 @@ func BenchmarkOneChange(b *testing.B) {
 				if err := os.WriteFile(path, []byte(manifestOf(77, i%250)+strings.Repeat("#", i%7)), 0o600); err != nil {
 					b.Fatal(err)
 				}
-				s.read(map[string]bool{"s77.yaml": true})
+				s.read(map[string]bool{"s77.yaml": true}, true)
 				s.book.Take()
 				s.problems()
 			}

@@ -55,8 +55,8 @@ type store struct {
 	holders map[string][]holder // of the objects by key, in the order of the files: the first counts
 	rivals  map[string]bool     // keys with several holders
 	memory  memory
-	due     map[string]stamp // good files that the memory has not seen
-	scanned bool             // the directory has been read since this process began
+	due     map[string]due // good files that the memory has not seen
+	scanned bool           // the directory has been read since this process began
 	pruned  bool
 	trouble map[string]error // what the memory could not do, by file; empty name: list itself
 }
@@ -72,7 +72,7 @@ type holder struct {
 func newStore(dir string, m memory) store {
 	return store{
 		dir: dir, memory: m, book: kubeobj.NewBook(), files: map[string]*entry{}, wrong: map[string]bool{},
-		holders: map[string][]holder{}, rivals: map[string]bool{}, due: map[string]stamp{}, trouble: map[string]error{},
+		holders: map[string][]holder{}, rivals: map[string]bool{}, due: map[string]due{}, trouble: map[string]error{},
 	}
 }
 
@@ -92,7 +92,7 @@ func (s *store) scan() error {
 			here[e.Name()] = true
 		}
 	}
-	s.read(here)
+	s.read(here, false)
 	for name := range s.files {
 		if !here[name] {
 			s.forget(name)
@@ -122,9 +122,16 @@ func counts(name string) bool {
 	return false
 }
 
+// due is a file as it should be remembered; news: its stamp may be an older text's.
+type due struct {
+	stamp
+	news bool
+}
+
 // look is one file as it is read.
 type look struct {
 	name  string
+	news  bool   // there was an event: the stamp may be as before, within one tick of the clock
 	entry *entry // as it was; nil: it is new
 	stamp stamp
 	spans []span
@@ -132,11 +139,12 @@ type look struct {
 	err   error
 }
 
-// read takes in those of the files that are new or changed, and forgets those that are gone.
-func (s *store) read(names map[string]bool) {
+// read takes in those of the files that are new or changed, and forgets those that are gone. With news it does not believe
+// their stamps.
+func (s *store) read(names map[string]bool, news bool) {
 	looks := make([]look, 0, len(names))
 	for _, name := range slices.Sorted(maps.Keys(names)) {
-		looks = append(looks, look{name: name, entry: s.files[name]})
+		looks = append(looks, look{name: name, news: news, entry: s.files[name]})
 	}
 	sideBySide(len(looks), func(i int) { looks[i].at(filepath.Join(s.dir, looks[i].name)) })
 	for _, l := range looks {
@@ -157,7 +165,7 @@ func (l *look) at(path string) {
 	default:
 		var old []span
 		if l.entry != nil {
-			if old = l.entry.good; l.entry.stamp == stampOf(fi) {
+			if old = l.entry.good; l.entry.stamp == stampOf(fi) && !l.news {
 				l.stamp = l.entry.stamp
 				return
 			}
@@ -176,7 +184,7 @@ func (s *store) take(l look) {
 	case l.gone:
 		s.forget(l.name)
 		return
-	case e != nil && l.err == nil && l.stamp == e.stamp:
+	case e != nil && l.err == nil && l.stamp == e.stamp && !l.news:
 		return
 	case e == nil:
 		e = &entry{}
@@ -208,7 +216,7 @@ func (s *store) take(l look) {
 		e.broken = append(e.broken, Problem{path, p.Line, p.What})
 	}
 	if len(e.broken) == 0 {
-		s.due[l.name] = l.stamp
+		s.due[l.name] = due{l.stamp, l.news || s.due[l.name].news}
 		s.prune() // if the memory could not be read before
 	} else if l.entry == nil {
 		s.recall(l.name, e)

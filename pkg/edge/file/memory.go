@@ -55,13 +55,13 @@ func (m memory) recall(name string) (text []byte, ok bool) {
 }
 
 // keep remembers the good text of a file. A crash leaves the old one or the new one. A text of the same size and time is
-// the same: of many files that a restart finds unchanged none is read.
-func (m memory) keep(name, path string, fi fs.FileInfo) error {
+// the same, unless there is news of it: of many files that a restart finds unchanged none is read.
+func (m memory) keep(name, path string, fi fs.FileInfo, news bool) error {
 	if m.dir == "" {
 		return nil
 	}
 	mine := filepath.Join(m.dir, name)
-	if have, err := os.Stat(mine); err == nil && have.Size() == fi.Size() && have.ModTime().Equal(fi.ModTime()) {
+	if have, err := os.Stat(mine); !news && err == nil && have.Size() == fi.Size() && have.ModTime().Equal(fi.ModTime()) {
 		return nil
 	}
 	text, err := os.ReadFile(path)

@@ -59,14 +59,14 @@ func (s *store) note(name string, err error) {
 // remember shows the memory at most n good files that it has not seen, and reports whether there are more. It is done
 // when services have what they need: a restart that comes before it finds an older text.
 func (s *store) remember(n int) (more bool) {
-	for name, stamp := range s.due {
+	for name, d := range s.due {
 		if n--; n < 0 {
 			return true
 		}
 		delete(s.due, name)
 		path := filepath.Join(s.dir, name)
-		if fi, err := os.Stat(path); err == nil && stampOf(fi) == stamp { // or there is news of it soon
-			s.note(name, s.memory.keep(name, path, fi))
+		if fi, err := os.Stat(path); err == nil && stampOf(fi) == d.stamp { // or there is news of it soon
+			s.note(name, s.memory.keep(name, path, fi, d.news))
 		}
 	}
 	return false
@@ -75,8 +75,8 @@ func (s *store) remember(n int) (more bool) {
 // little reports that the memory can see all that it has not seen in no time.
 func (s *store) little() bool {
 	bytes := int64(0)
-	for _, stamp := range s.due {
-		bytes += stamp.size
+	for _, d := range s.due {
+		bytes += d.size
 	}
 	return len(s.due) <= gulp && bytes <= little
 }

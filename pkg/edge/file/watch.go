@@ -123,7 +123,9 @@ func (l *watchLoop) read() (names map[string]bool, scanErr, err error) {
 		if err := l.rewatch(); err != nil {
 			return nil, nil, err
 		}
-		scanErr = l.store.scan()
+		if scanErr = l.store.scan(); scanErr == nil {
+			l.store.read(l.dirty, true)
+		}
 		for name, removed := range l.dirty {
 			if scanErr != nil && removed { // file by file, before the directory
 				l.store.forget(name)
@@ -134,7 +136,7 @@ func (l *watchLoop) read() (names map[string]bool, scanErr, err error) {
 			names[name] = true
 		}
 	} else {
-		l.store.read(names)
+		l.store.read(names, true)
 	}
 	l.whole, l.dirty = false, nil
 	return names, scanErr, nil

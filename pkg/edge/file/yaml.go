@@ -136,7 +136,7 @@ func cutKey(text []byte) (key, value []byte, ok bool) {
 	for n < len(text) && wordly(text[n]) {
 		n++
 	}
-	if n == 0 || n >= len(text) || text[n] != ':' || !isWord(text[:n]) {
+	if n == 0 || n > 1000 || n >= len(text) || text[n] != ':' || !isWord(text[:n]) {
 		return nil, nil, false
 	}
 	rest := text[n+1:]

@@ -128,6 +128,9 @@ func testTrace(t *testing.T, l *lab.Lab) {
 		})
 	}
 	wants(t, h.Place, 0, "trace web8080-1 webfrontend", "the destination becomes 10.10.10.2:8080: 10.100.87.105 is on no interface anywhere")
+	wants(t, h.Place, 0, "trace --probe second 10.10.30.2:8080", "the connection came up, as predicted", "10.20.30.1, which was not seen from here, decides")
+	wants(t, h.Place, 1, "trace --probe 10.10.30.2 10.10.10.2:8080", "is on no host that was seen")
+	wants(t, h.Place, 1, "trace web8080-1 nothing:80", `TO: "nothing" is no service, pod, host or address that was seen`)
 	wants(t, h.Place, 2, "trace web8080-1 10.100.1.1:80", "no service has this address of the portal net", "predicted: it is refused")
 	run(t, l.MLS.Place, "iptables", "-I", "FORWARD", "-d", "10.10.30.0/24", "-j", "DROP")
 	wants(t, h.Place, 2, "trace --lab --probe web8080-1 10.10.30.2:8080", "they part at br192 of mls", "NOT SEEN")

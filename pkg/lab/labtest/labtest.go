@@ -61,7 +61,18 @@ func Bin() string { return os.Getenv(binVar) }
 // and says why; a failed test prints the whole lab. Only one lab can be up at a time.
 func Up(t *testing.T, mls lab.Kind) *lab.Lab {
 	t.Helper()
-	l, err := lab.Up(lab.Config{Bin: Bin(), MLS: mls})
+	return up(t, lab.Config{Bin: Bin(), MLS: mls})
+}
+
+// Bare is Up with a switch that was told nothing about BGP (lab.Config.Bare).
+func Bare(t *testing.T, mls lab.Kind) *lab.Lab {
+	t.Helper()
+	return up(t, lab.Config{Bin: Bin(), MLS: mls, Bare: true})
+}
+
+func up(t *testing.T, cfg lab.Config) *lab.Lab {
+	t.Helper()
+	l, err := lab.Up(cfg)
 	if l != nil {
 		t.Cleanup(func() {
 			if t.Failed() {

@@ -114,9 +114,19 @@ type Portal struct {
 	Port      uint16           `json:"port"`
 	Service   string           `json:"service"` // namespace/name
 	PortName  string           `json:"portName,omitempty"`
-	Endpoints []netip.AddrPort `json:"endpoints"`
-	Mode      string           `json:"mode"` // "nftables" or "userspace"
+	Kind      string           `json:"kind,omitempty"` // "ClusterIP", …; empty: not told
+	Endpoints []netip.AddrPort `json:"endpoints"`      // for clients on the node
+	Drops     bool             `json:"drops,omitempty"`
+	Outside   *Choice          `json:"outside,omitempty"` // for clients that are not on the node, where that differs
+	Sources   []netip.Prefix   `json:"sources,omitempty"` // who may come; empty: everybody
+	Mode      string           `json:"mode"`              // "nftables" or "userspace"
 	ProxyPort uint16           `json:"proxyPort,omitempty"`
+}
+
+// Choice is what one group of clients gets. Without endpoints they are refused, or meet silence where Drops.
+type Choice struct {
+	Endpoints []netip.AddrPort `json:"endpoints"`
+	Drops     bool             `json:"drops,omitempty"`
 }
 
 // String is "webfrontend TCP 10.100.87.105:80", without the namespace "default".

@@ -36,6 +36,9 @@ func TestTrace(t *testing.T) {
 	nft, user := article("nftables"), article("userspace")
 	second := view.Pod{Name: "default/second", Alive: true, IfName: "eth0", Netns: "/run/netns/second", Veth: "veth-second", Bridge: "docker0", Addrs: []netip.Addr{addr("10.10.10.3")}}
 	nft[0].Pods = append(nft[0].Pods, second)
+	local, guarded := article("nftables"), article("nftables")
+	local[0].Portald.Portals[0].Outside = &view.Choice{Drops: true}
+	guarded[0].Portald.Portals[0].Sources = []netip.Prefix{prefix("192.0.2.0/24")}
 	for _, row := range []struct {
 		what        string
 		w           World
@@ -119,6 +122,15 @@ arrives`, "the destination becomes 10.10.10.2:8080"},
 kubminion1 veth-kubminion1 10.10.10.2>10.100.1.1:80
 kubminion1 docker0 10.10.10.2>10.100.1.1:80
 refused`, "no service has this address of the portal net"},
+		{"outside to a service of policy Local, by a node without endpoints", local, fromHost(local, "outside"), "10.100.87.105:80", "", `outside ens18 172.16.0.100>10.100.87.105:80
+mls br172 172.16.0.100>10.100.87.105:80
+mls br20 172.16.0.100>10.100.87.105:80
+kubminion1 ens18 172.16.0.100>10.100.87.105:80
+dropped`, "policy Local, and no endpoint is on this node"},
+		{"a source that may not come", guarded, fromPod(guarded, "kubminion1"), "10.100.87.105:80", "", `kubminion1 eth0 10.10.10.2>10.100.87.105:80
+kubminion1 veth-kubminion1 10.10.10.2>10.100.87.105:80
+kubminion1 docker0 10.10.10.2>10.100.87.105:80
+dropped`, "10.10.10.2 lies in none of the source ranges"},
 		{"itself", nft, fromPod(nft, "kubminion1"), "10.10.10.2:8080", "", "kubminion1 lo 10.10.10.2>10.10.10.2:8080\narrives", ""},
 		{"a pod seen from one node only", World{nft[0]}, fromPod(nft, "kubminion1"), "10.10.30.2:8080", "", `kubminion1 eth0 10.10.10.2>10.10.30.2:8080
 kubminion1 veth-kubminion1 10.10.10.2>10.10.30.2:8080

@@ -98,10 +98,19 @@ func Table(h view.Host) portal.Table {
 	t := portal.Table{Portals: map[portal.Key]portal.Portal{}, Nets: h.Portald.Nets}
 	for _, p := range h.Portald.Portals {
 		namespace, name, _ := strings.Cut(p.Service, "/")
-		t.Portals[portal.Key{Addr: p.VIP, Protocol: protocol(p.Protocol), Port: p.Port}] = portal.Portal{
+		x := portal.Portal{
 			Service:   service.PortName{Name: service.Name{Namespace: namespace, Name: name}, Port: p.PortName},
-			Endpoints: p.Endpoints,
+			Endpoints: p.Endpoints, OnEmpty: onEmpty(p.Drops), Sources: p.Sources,
 		}
+		for _, k := range []portal.Kind{portal.LoadBalancer, portal.ExternalIP, portal.NodePort} {
+			if k.String() == p.Kind {
+				x.Kind = k
+			}
+		}
+		if p.Outside != nil {
+			x.Outside = &portal.Choice{Endpoints: p.Outside.Endpoints, OnEmpty: onEmpty(p.Outside.Drops)}
+		}
+		t.Portals[portal.Key{Addr: p.VIP, Protocol: protocol(p.Protocol), Port: p.Port}] = x
 	}
 	t.Pods = h.PodSubnets()
 	t.Here = append(t.Here, t.Pods...)
@@ -111,6 +120,13 @@ func Table(h view.Host) portal.Table {
 		}
 	}
 	return t
+}
+
+func onEmpty(drops bool) portal.Empty {
+	if drops {
+		return portal.Drop
+	}
+	return portal.Reject
 }
 
 func protocol(name string) service.Protocol {

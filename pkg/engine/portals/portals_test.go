@@ -363,6 +363,7 @@ func TestReportAndMetrics(t *testing.T) {
    "protocol": "TCP",
    "port": 80,
    "service": "default/db",
+   "kind": "ClusterIP",
    "endpoints": [
     "10.10.10.2:8080"
    ],
@@ -373,6 +374,7 @@ func TestReportAndMetrics(t *testing.T) {
    "protocol": "TCP",
    "port": 80,
    "service": "default/web",
+   "kind": "ClusterIP",
    "endpoints": [
     "10.10.10.2:8080"
    ],

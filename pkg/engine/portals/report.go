@@ -36,12 +36,22 @@ type Portal struct {
 	VIP       netip.Addr       `json:"vip"`
 	Protocol  string           `json:"protocol"`
 	Port      uint16           `json:"port"`
-	Service   string           `json:"service"`            // namespace/name
-	PortName  string           `json:"portName,omitempty"` // of the service's port
-	Endpoints []netip.AddrPort `json:"endpoints"`
+	Service   string           `json:"service"`             // namespace/name
+	PortName  string           `json:"portName,omitempty"`  // of the service's port
+	Kind      string           `json:"kind"`                // ClusterIP, LoadBalancer, ExternalIP, NodePort
+	Endpoints []netip.AddrPort `json:"endpoints"`           // for clients on this node
+	Drops     bool             `json:"drops,omitempty"`     // without endpoints it is silent, instead of refusing
+	Outside   *Choice          `json:"outside,omitempty"`   // for clients that are not on this node, where that differs
+	Sources   []netip.Prefix   `json:"sources,omitempty"`   // who may come; empty: everybody
 	Mode      Mode             `json:"mode"`                // who answers
 	ProxyPort uint16           `json:"proxyPort,omitempty"` // userspace mode
 	Traffic   *traffic.Stats   `json:"traffic,omitempty"`   // userspace mode
+}
+
+// Choice is the answer to one group of clients.
+type Choice struct {
+	Endpoints []netip.AddrPort `json:"endpoints"`
+	Drops     bool             `json:"drops,omitempty"`
 }
 
 // Key is the portal as the log names it: "TCP 10.100.87.105:80".
@@ -81,6 +91,10 @@ func (k *Keeper) Report() Report {
 		one := Portal{
 			VIP: key.Addr, Protocol: key.Protocol.String(), Port: key.Port, Service: p.Service.Name.String(), PortName: p.Service.Port,
 			Endpoints: append([]netip.AddrPort{}, p.Endpoints...), Mode: NFTables,
+			Kind: p.Kind.String(), Drops: p.OnEmpty == portal.Drop, Sources: p.Sources,
+		}
+		if p.Outside != nil {
+			one.Outside = &Choice{append([]netip.AddrPort{}, p.Outside.Endpoints...), p.Outside.OnEmpty == portal.Drop}
 		}
 		if k.d.inForce(key).by == Userspace {
 			one.Mode, one.ProxyPort = Userspace, k.ports[key]

@@ -48,7 +48,7 @@ func flags(c *config, nets *string) *flag.FlagSet {
 	fs.StringVar(&c.services, "services", "", "`directory` of Kubernetes v1 Service and discovery.k8s.io/v1 EndpointSlice manifests (*.yaml, *.yml, *.json); changes take effect at once")
 	fs.BoolVar(&c.kubernetes, "kubernetes", false, "read Services and EndpointSlices from the Kubernetes API server, by this pod's service account or --kubeconfig")
 	fs.StringVar(&c.api.Kubeconfig, "kubeconfig", "", "`file` that says how to reach the API server; implies --kubernetes")
-	fs.StringVar(&c.api.Server, "api-server", "", "`URL` of the API server itself: its service address cannot be used by whoever answers for it; implies --kubernetes")
+	fs.StringVar(&c.api.Server, "api-server", "", "`URL` of the API server itself, or the path of a file that holds it: its service address cannot be used by whoever answers for it; implies --kubernetes")
 	fs.StringVar(nets, "portal-net", "10.100.0.0/16", "`prefixes` that cluster addresses of services come from, with commas between; must not overlap pod or host subnets; from the API server unless given with --kubernetes")
 	fs.StringVar((*string)(&c.mode), "mode", string(portals.NFTables), "answer in this `mode`: nftables, in the kernel, or userspace, by a proxy behind the iptables chains KUBE-PORTALS-*")
 	fs.StringVar(&c.nodeFile, "node-file", mark.NodeFile, "`file` in which routed describes the node; it may appear later")

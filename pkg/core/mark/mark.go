@@ -34,5 +34,11 @@ const (
 	HostPortDir   = RunDir + "/hostports" // NETWORK/CONTAINER:INTERFACE says which hostPorts the attachment holds
 	RoutedSocket  = RunDir + "/routed.sock"
 	PortaldSocket = RunDir + "/portald.sock"
+	APIServerFile = RunDir + "/api-server" // URL of the Kubernetes API server
 	CNIConfDir    = "/etc/cni/net.d"
+	CNIBinDir     = "/opt/cni/bin"
 )
+
+// ContainerHost is where a container finds what it sees of the host only read-only or not at all, if it has been given it:
+// proc/sys/net, above all.
+const ContainerHost = "/host"

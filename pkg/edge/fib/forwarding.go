@@ -8,6 +8,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
+
+	"github.com/l3edge/l3edge/pkg/core/mark"
 )
 
 const (
@@ -69,7 +72,13 @@ func EnableForwarding6() (changed bool, err error) {
 }
 
 func put(file, value string) error {
-	if err := os.WriteFile(file, []byte(value), 0); err != nil {
+	err := os.WriteFile(file, []byte(value), 0)
+	if errors.Is(err, syscall.EROFS) { // a container has another way, if any
+		if os.WriteFile(mark.ContainerHost+file, []byte(value), 0) == nil {
+			return nil
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("turn on forwarding: %w", err)
 	}
 	return nil

@@ -5,6 +5,8 @@ package kube
 import (
 	"errors"
 	"fmt"
+	"os"
+	"strings"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -24,8 +26,8 @@ import (
 // Access says how to reach the API server. The zero value: as a pod does, by its service account.
 type Access struct {
 	Kubeconfig string // path of a kubeconfig file; empty: the pod's service account
-	// Server is a URL that replaces the one in the kubeconfig or the pod's environment; empty: that one. Whoever answers
-	// for the API server's own service address cannot begin with asking it there.
+	// Server is a URL that replaces the one in the kubeconfig or the pod's environment, or the path of a file that holds
+	// it; empty: none does. Whoever answers for the API server's own service address cannot begin with asking it there.
 	Server string
 
 	// retry is the pause after a failure; nil: retry.
@@ -90,6 +92,13 @@ func Open(a Access) (*Client, error) {
 }
 
 func (a Access) config() (*rest.Config, error) {
+	if strings.HasPrefix(a.Server, "/") {
+		b, err := os.ReadFile(a.Server)
+		if err != nil {
+			return nil, fmt.Errorf("find the API server: %w", err)
+		}
+		a.Server = strings.TrimSpace(string(b))
+	}
 	if a.Kubeconfig == "" {
 		conf, err := rest.InClusterConfig()
 		if errors.Is(err, rest.ErrNotInCluster) {

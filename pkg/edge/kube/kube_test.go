@@ -438,11 +438,33 @@ func TestWhatIsToldToTheCluster(t *testing.T) {
 func TestOpen(t *testing.T) {
 	t.Setenv("KUBERNETES_SERVICE_HOST", "")
 	for want, a := range map[string]Access{
-		"kubernetes: this is no pod with a service account: name a kubeconfig file": {},
-		"kubernetes: stat /nonexistent: no such file or directory":                  {Kubeconfig: "/nonexistent"},
+		"kubernetes: this is no pod with a service account: name a kubeconfig file":     {},
+		"kubernetes: stat /nonexistent: no such file or directory":                      {Kubeconfig: "/nonexistent"},
+		"kubernetes: find the API server: open /nonexistent: no such file or directory": {Server: "/nonexistent"},
 	} {
 		if _, err := Open(a); err == nil || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)
 		}
 	}
+}
+
+func TestTheServerMayBeNamedInAFile(t *testing.T) {
+	s, _ := serve(t)
+	dir := t.TempDir()
+	conf, server := filepath.Join(dir, "kubeconfig"), filepath.Join(dir, "api-server")
+	for path, text := range map[string]string{
+		conf:   `{"apiVersion":"v1","kind":"Config","current-context":"x","contexts":[{"name":"x","context":{"cluster":"x"}}],"clusters":[{"name":"x","cluster":{"server":"https://192.0.2.1"}}]}`,
+		server: s.URL + "\n",
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c, err := Open(Access{Kubeconfig: conf, Server: server})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.put(t, services, web("10.100.0.5"))
+	h := listen(t, c)
+	h.await(t, "the first list", func() bool { return h.text() == "shop/web [10.100.0.5]" })
 }

@@ -10,6 +10,8 @@ import (
 	"io/fs"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/l3edge/l3edge/pkg/core/mark"
 )
 
 // Get returns the value of a setting named by its path, such as "net/ipv4/ip_forward". The path form is used because
@@ -39,6 +41,11 @@ func Ensure(name, value string) error {
 // Set writes the setting without looking, for what has just been made and is not set yet.
 func Set(name, value string) error {
 	fd, err := unix.Open("/proc/sys/"+name, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.EROFS) { // a container has another way, if any
+		if there, e := unix.Open(mark.ContainerHost+"/proc/sys/"+name, unix.O_WRONLY|unix.O_CLOEXEC, 0); e == nil {
+			fd, err = there, nil
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("set sysctl %s: %w", name, err)
 	}

@@ -4,6 +4,7 @@ package kube
 
 import (
 	"fmt"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -27,6 +28,11 @@ func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	l := up(t, lab.FRR)
 	c := &cluster{control: newControl(t, l), lab: l}
+	t.Cleanup(func() {
+		if t.Failed() {
+			c.tell()
+		}
+	})
 	start := time.Now()
 	c.schedule(t)
 	images := saveImages(t)
@@ -37,8 +43,19 @@ func newCluster(t *testing.T) *cluster {
 	for _, n := range c.nodes {
 		n.ready(t)
 	}
+	c.installed(t)
 	t.Logf("two nodes: ready after %v", time.Since(start).Round(10*time.Millisecond))
 	return c
+}
+
+// tell prints what the cluster has to say, and its daemons.
+func (c *cluster) tell() {
+	for _, args := range []string{
+		"get nodes,pods,svc,endpointslices -A -o wide", "get events -A --sort-by=.lastTimestamp", "-n l3edge logs -l app.kubernetes.io/name=l3edge --all-containers --prefix --tail=60",
+	} {
+		out, err := exec.Command(program("kubectl"), append([]string{"--kubeconfig=" + c.path("admin.conf")}, strings.Fields(args)...)...).CombinedOutput()
+		fmt.Printf("######## kubectl %s (%v)\n%s\n", args, err, out)
+	}
 }
 
 // deployment is pods of the guest that answer on port 8080, spread over the nodes.

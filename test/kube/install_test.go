@@ -3,43 +3,46 @@
 package kube
 
 import (
-	"errors"
 	"os"
+	"os/exec"
 	"testing"
 
-	"github.com/l3edge/l3edge/pkg/lab"
+	core "k8s.io/api/core/v1"
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// install brings l3edge to every node.
+// install brings l3edge to every node, as the guide says.
 func (c *cluster) install(t *testing.T) {
 	t.Helper()
-	conf := c.grant(t)
-	conflist, err := os.ReadFile(manifests("../10-l3edge.conflist"))
+	c.kubectl(t, "apply", "-f", manifests("l3edge.yaml"))
+}
+
+// installed waits until the DaemonSet is there on all nodes.
+func (c *cluster) installed(t *testing.T) {
+	t.Helper()
+	c.kubectl(t, "-n", "l3edge", "rollout", "status", "daemonset/l3edge", "--timeout=3m")
+}
+
+// daemons are the DaemonSet's pods, by the name of their node.
+func (c *cluster) daemons(t *testing.T) map[string]core.Pod {
+	t.Helper()
+	list, err := c.admin.CoreV1().Pods("l3edge").List(t.Context(), meta.ListOptions{})
 	must(t, err)
-	for _, n := range c.nodes {
-		subnet := ""
-		within(t, patience, n.Name+" has a subnet", func() error {
-			o, err := n.object()
-			if err == nil && o.Spec.PodCIDR == "" {
-				err = errors.New("no podCIDR")
-			}
-			if err == nil {
-				subnet = o.Spec.PodCIDR
-			}
-			return err
-		})
-		for _, p := range []string{"bridge-l3", "portal"} {
-			b, err := os.ReadFile(lab.Program(p))
-			if err != nil {
-				b, err = os.ReadFile(binDir() + "/" + p)
-			}
-			must(t, err)
-			must(t, os.WriteFile(n.File("/opt/cni/bin/"+p), b, 0o755))
+	out := map[string]core.Pod{}
+	for _, p := range list.Items {
+		if p.DeletionTimestamp == nil {
+			out[p.Spec.NodeName] = p
 		}
-		n.Routed, err = n.Host.Start("routed", lab.Program("routed"), "--peer=mls", "--node="+n.Name, "--pod-subnet="+subnet, "--on-stop=keep")
-		must(t, err)
-		n.Portald, err = n.Host.Start("portald", lab.Program("portald"), "--kubeconfig="+conf)
-		must(t, err)
-		must(t, n.WriteFile("/etc/cni/net.d/10-l3edge.conflist", string(conflist)))
+	}
+	return out
+}
+
+func TestRenderedManifests(t *testing.T) {
+	want, err := exec.Command(program("kubectl"), "kustomize", manifests("base")).Output()
+	must(t, err)
+	have, err := os.ReadFile(manifests("l3edge.yaml"))
+	must(t, err)
+	if string(want) != string(have) {
+		t.Error("conf/kubernetes/l3edge.yaml is not what conf/kubernetes/base gives: kubectl kustomize conf/kubernetes/base > conf/kubernetes/l3edge.yaml")
 	}
 }

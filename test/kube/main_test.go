@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -62,6 +64,9 @@ func outside() (code int, err error) {
 	if err := buildKubernetes(root); err != nil {
 		return 1, err
 	}
+	if err := pack(root); err != nil {
+		return 1, err
+	}
 	fmt.Printf("the programs of Kubernetes: built in %v\n", time.Since(start).Round(100*time.Millisecond))
 	if err := errors.Join(os.Setenv(rootVar, root), os.Setenv(kubeVar, filepath.Join(root, "dist", "kube"))); err != nil {
 		return 1, err
@@ -103,6 +108,42 @@ func buildKubernetes(root string) error {
 		return fmt.Errorf("build the tests' programs: %w\n%s", err, out)
 	}
 	return nil
+}
+
+// pack makes the image that the manifests ask for, of our programs as they are now.
+func pack(root string) error {
+	name, tag, err := image(root)
+	if err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "l3edge-kube-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // a temporary directory
+	bin := filepath.Join(dir, runtime.GOARCH)
+	if err := os.Symlink(binDir(), bin); err != nil {
+		return err
+	}
+	cmd := exec.Command("go", "run", ".", "-name="+name, "-version="+tag, "-o="+filepath.Join(root, "dist", "kube", "l3edge.tar"), bin)
+	cmd.Dir = filepath.Join(root, "tools", "pack")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("make the image: %w\n%s", err, out)
+	}
+	return nil
+}
+
+// image is the image's name without registry, and its tag, as the manifests have them.
+func image(root string) (name, tag string, err error) {
+	b, err := os.ReadFile(filepath.Join(root, "conf", "kubernetes", "l3edge.yaml"))
+	if err != nil {
+		return "", "", err
+	}
+	m := regexp.MustCompile(`image: ghcr.io/l3edge/(\S+):(\S+)`).FindSubmatch(b)
+	if m == nil {
+		return "", "", errors.New("the manifests name no image")
+	}
+	return string(m[1]), string(m[2]), nil
 }
 
 // kubernetes are the programs that a cluster is made of.

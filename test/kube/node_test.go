@@ -162,5 +162,5 @@ func saveImages(t *testing.T) (files []string) {
 		must(t, os.WriteFile(file, archive, 0o644))
 		files = append(files, file)
 	}
-	return files
+	return append(files, program("l3edge.tar"))
 }

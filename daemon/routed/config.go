@@ -12,9 +12,11 @@ import (
 
 	"sigs.k8s.io/yaml"
 
+	"github.com/l3edge/l3edge/pkg/core/kubeobj"
 	"github.com/l3edge/l3edge/pkg/core/node"
 	"github.com/l3edge/l3edge/pkg/core/route"
 	"github.com/l3edge/l3edge/pkg/edge/bgp"
+	"github.com/l3edge/l3edge/pkg/edge/kube"
 )
 
 // raw is the configuration as people write it, in the file or as flags. conf/routed.yaml explains every key.
@@ -22,8 +24,10 @@ type raw struct {
 	Node         string                 `json:"node"`
 	ASN          uint32                 `json:"asn"`
 	RouterID     string                 `json:"routerID"`
+	Zone         string                 `json:"zone"`
 	Groups       map[string]rawSettings `json:"groups"`
 	Peers        []rawPeer              `json:"peers"`
+	Nodes        []rawFor               `json:"nodes"`
 	ListenRanges []string               `json:"listenRanges"`
 	ListenGroup  string                 `json:"listenGroup"`
 	Transit      *bool                  `json:"transit"`
@@ -44,6 +48,10 @@ type raw struct {
 	Socket       string                 `json:"socket"`
 	Metrics      string                 `json:"metrics"`
 	CNIConfDir   string                 `json:"cniConfDir"`
+	Kubernetes   bool                   `json:"kubernetes"`
+	Kubeconfig   string                 `json:"kubeconfig"`
+	APIServer    string                 `json:"apiServer"`
+	OnCordon     bool                   `json:"drainOnCordon"`
 }
 
 // config is valid by construction: parse makes it or says everything that is wrong.
@@ -69,6 +77,10 @@ type config struct {
 	metrics    string // where to serve them over TCP; empty: only on the control socket
 	nodeFile   string
 	socket     string
+	zone       string
+	api        *kube.Access // how to ask the cluster; nil: there is none
+	asking     bool         // it has not said yet who this node is
+	onCordon   bool         // service addresses leave a node that is cordoned
 }
 
 // families are those of the prefixes that this node deals with.
@@ -107,8 +119,25 @@ func (p *problems) add(place string, err error) {
 
 // parse checks r and fills in what the node itself knows. cniSubnets is asked only when no pod subnet is given.
 func parse(r raw, hostname string, cniSubnets func(dir string) ([]netip.Prefix, error)) (config, error) {
+	return parseFor(r, nil, hostname, cniSubnets)
+}
+
+// parseFor is parse for a node of which the cluster says what member holds; nil: it has not yet. Then the peers and the
+// pod subnets may be missing, and the config is one for asking.
+func parseFor(r raw, member *kubeobj.Member, hostname string, cniSubnets func(dir string) ([]netip.Prefix, error)) (config, error) {
 	var p problems
-	c := config{node: r.Node, asn: r.ASN, port: r.Port, defRoute: r.DefaultRoute, portald: r.Portald, metrics: r.Metrics, vips: route.VIPWish{Net: r.PortalNet, Hosts: r.VIPs}, nodeFile: r.NodeFile, socket: r.Socket}
+	c := config{node: r.Node, port: r.Port, defRoute: r.DefaultRoute, portald: r.Portald, metrics: r.Metrics, vips: route.VIPWish{Net: r.PortalNet, Hosts: r.VIPs}, nodeFile: r.NodeFile, socket: r.Socket, onCordon: r.OnCordon}
+	if r.Kubernetes || r.Kubeconfig != "" || r.APIServer != "" {
+		c.api = &kube.Access{Kubeconfig: r.Kubeconfig, Server: r.APIServer}
+		c.asking = member == nil
+	}
+	checkNodes(&p, r.Nodes, readGroups(&problems{}, r))
+	if member != nil {
+		var err error
+		r, err = r.forMember(*member)
+		p.add("kubernetes", err)
+	}
+	c.asn, c.zone = r.ASN, r.Zone
 	if c.node == "" {
 		c.node = hostname
 	}
@@ -144,18 +173,22 @@ func parse(r raw, hostname string, cniSubnets func(dir string) ([]netip.Prefix, 
 		p.add(fmt.Sprintf("accept[%d]", i), err)
 		c.accept = append(c.accept, a)
 	}
-	if len(r.Peers)+len(r.ListenRanges) == 0 {
+	if len(r.Peers)+len(r.ListenRanges) == 0 && !c.asking {
 		p.add("peers", errors.New("none given, and no listenRanges: whom should we talk to? (--peer=NAME)"))
 	}
-	if len(p.errs) > 0 {
-		return config{}, errors.Join(p.errs...)
+	if len(p.errs) > 0 || c.asking {
+		return c, errors.Join(p.errs...)
 	}
-	if len(c.podSubnets) == 0 {
+	if len(c.podSubnets) == 0 && c.api == nil {
 		found, err := cniSubnets(r.CNIConfDir)
 		p.add("podSubnets", err)
 		c.podSubnets = found
 	}
-	if len(c.podSubnets) == 0 && !c.transit && len(p.errs) == 0 {
+	switch {
+	case len(c.podSubnets) > 0 || c.transit || len(p.errs) > 0:
+	case c.api != nil:
+		p.add("podSubnets", fmt.Errorf("the cluster has given node %s none (spec.podCIDRs; kube-controller-manager --allocate-node-cidrs)", c.node))
+	default:
 		p.add("podSubnets", fmt.Errorf("none given, and no bridge-l3 entry in %s names one (--pod-subnet=PREFIX)", r.CNIConfDir))
 	}
 	if len(c.accept) == 0 {

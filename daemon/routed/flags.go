@@ -9,9 +9,11 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"sync/atomic"
 
 	"github.com/spf13/pflag"
 
+	"github.com/l3edge/l3edge/pkg/core/kubeobj"
 	"github.com/l3edge/l3edge/pkg/core/mark"
 )
 
@@ -22,6 +24,7 @@ type flags struct {
 	peers                  []string
 	wrong                  []error // what flags say that cannot be read
 	conf                   string
+	member                 atomic.Pointer[kubeobj.Member] // what the cluster says of this node; nil: nothing yet
 	check, dryRun, version bool
 }
 
@@ -47,6 +50,10 @@ func newFlags() *flags {
 	s.StringVar(&f.raw.Node, "node", "", "`name` of this node (default: the host name)")
 	s.StringVar(&f.raw.NodeFile, "node-file", mark.NodeFile, "`file` to publish the node's facts in")
 	s.StringVar(&f.raw.Socket, "socket", mark.RoutedSocket, "`path` of the control socket")
+	s.BoolVar(&f.raw.Kubernetes, "kubernetes", false, "learn the pod subnets, zone, labels and annotations of this node from the Kubernetes API server, by this pod's service account or --kubeconfig")
+	s.StringVar(&f.raw.Kubeconfig, "kubeconfig", "", "`file` that says how to reach the API server; implies --kubernetes")
+	s.StringVar(&f.raw.APIServer, "api-server", "", "`URL` of the API server itself, not of its service; implies --kubernetes")
+	s.BoolVar(&f.raw.OnCordon, "drain-on-cordon", false, "service addresses leave a node that is cordoned")
 	s.StringVar(&f.raw.Metrics, "metrics", "", "serve /metrics, /healthz and /readyz over TCP at this `address`, such as 127.0.0.1:9479 (default: only on the control socket)")
 	s.StringVar(&f.raw.CNIConfDir, "cni-conf-dir", mark.CNIConfDir, "`directory` of the CNI configuration")
 	s.StringVar(&f.conf, "conf", "", "configuration `file` (see conf/routed.yaml)")
@@ -95,6 +102,10 @@ func (f *flags) config() (config, error) {
 	take(f.set, "announce-portal-net", &r.PortalNet, f.raw.PortalNet)
 	take(f.set, "announce-vips", &r.VIPs, f.raw.VIPs)
 	take(f.set, "metrics", &r.Metrics, f.raw.Metrics)
+	take(f.set, "kubernetes", &r.Kubernetes, f.raw.Kubernetes)
+	take(f.set, "kubeconfig", &r.Kubeconfig, f.raw.Kubeconfig)
+	take(f.set, "api-server", &r.APIServer, f.raw.APIServer)
+	take(f.set, "drain-on-cordon", &r.OnCordon, f.raw.OnCordon)
 	def(f.set, "portald-socket", &r.Portald, f.raw.Portald)
 	def(f.set, "node-file", &r.NodeFile, f.raw.NodeFile)
 	def(f.set, "socket", &r.Socket, f.raw.Socket)
@@ -103,7 +114,7 @@ func (f *flags) config() (config, error) {
 	if err != nil {
 		return config{}, fmt.Errorf("node name: %w", err)
 	}
-	c, err := parse(r, host, cniSubnets)
+	c, err := parseFor(r, f.member.Load(), host, cniSubnets)
 	if err = errors.Join(append(wrong, err)...); err != nil {
 		return config{}, err
 	}

@@ -178,7 +178,7 @@ func (d *wiring) publish() {
 	if len(conf.podSubnets) == 0 {
 		return
 	}
-	n := node.Node{Name: conf.node, PodSubnets: conf.podSubnets}
+	n := node.Node{Name: conf.node, PodSubnets: conf.podSubnets, Zone: conf.zone}
 	for _, a := range conf.accept {
 		n.ClusterPrefixes = append(n.ClusterPrefixes, a.Prefix)
 	}

@@ -25,13 +25,15 @@ type vips struct {
 	mu      sync.Mutex
 	portals route.Portals
 	stage   route.Drain
+	cluster route.Drain // what the cluster wants, with wishes as turn
+	wishes  int
 	turn    int // counts drains and undrains, so that a late end of one does not undo the next
 }
 
 func (v *vips) now() (route.Portals, route.Drain) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.portals, v.stage
+	return v.portals, max(v.stage, v.cluster)
 }
 
 // heard notes what portald said and reports whether that is news.

@@ -86,7 +86,7 @@ func (d *wiring) reload() {
 	defer d.reloads.Unlock()
 	old := d.conf.Load()
 	now, err := d.flags.config()
-	if err == nil {
+	if err == nil && !old.asking {
 		err = restartNeeded(*old, now)
 	}
 	if err != nil {
@@ -98,6 +98,9 @@ func (d *wiring) reload() {
 	d.state.configured("")
 	if sameLive(*old, now) {
 		return
+	}
+	if !now.asking {
+		defer d.known.Do(func() { close(d.isKnown) })
 	}
 	d.log.Info("configuration changed", "peers", len(now.peers), "podSubnets", now.podSubnets)
 	d.conf.Store(&now)
@@ -114,7 +117,7 @@ func (d *wiring) reload() {
 // sameLive compares what can change while the process runs.
 func sameLive(a, b config) bool {
 	return reflect.DeepEqual(a.peers, b.peers) && slices.Equal(a.podSubnets, b.podSubnets) && slices.Equal(a.accept, b.accept) &&
-		a.defRoute == b.defRoute && a.vips == b.vips && a.keep == b.keep
+		a.defRoute == b.defRoute && a.vips == b.vips && a.keep == b.keep && a.asking == b.asking && a.zone == b.zone && a.onCordon == b.onCordon
 }
 
 func sameFamilies(a, b config) bool {
@@ -148,6 +151,7 @@ func restartNeeded(old, now config) error {
 	differs("metrics", old.metrics != now.metrics)
 	differs("nodeFile", old.nodeFile != now.nodeFile)
 	differs("socket", old.socket != now.socket)
+	differs("kubernetes, kubeconfig, apiServer", !reflect.DeepEqual(old.api, now.api))
 	if len(keys) == 0 {
 		return nil
 	}

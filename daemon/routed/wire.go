@@ -47,19 +47,23 @@ func daemon(ctx context.Context, f *flags, cfg config, log *slog.Logger) error {
 		return err
 	}
 	forward(cfg, log)
-	d := &wiring{up: map[string]bool{}, flags: f, log: log, table: table, state: newState(cfg)}
+	d := &wiring{up: map[string]bool{}, flags: f, log: log, table: table, state: newState(cfg), isKnown: make(chan struct{}), clusterNews: make(chan struct{}, 1)}
+	follow, err := d.cluster(cfg)
+	if err != nil {
+		return errors.Join(err, socket.Close())
+	}
 	d.conf.Store(&cfg)
 	ctx, d.stop = context.WithCancel(ctx)
 	defer d.stop()
 	d.tellManager(systemd.Ready, systemd.Status("starting"))
-	return together(ctx,
+	return together(ctx, append(follow,
 		task.Task{Name: "signals", Run: d.awaitEnd},
 		task.Task{Name: "watchdog", Run: d.watchdog},
 		task.Task{Name: "control", Run: func(ctx context.Context) error { return serve(ctx, socket, d) }},
 		task.Task{Name: "metrics", Run: d.serveMetrics},
 		task.Task{Name: "configuration", Run: d.followConfig},
 		task.Task{Name: "routing", Run: func(ctx context.Context) error { return d.run(ctx, watch) }},
-	)
+	)...)
 }
 
 // together runs tasks side by side. Of a failure that ends them all main tells, once.
@@ -82,6 +86,10 @@ type wiring struct {
 	id         identity
 	vips       vips
 
+	known       sync.Once
+	isKnown     chan struct{} // closed when the cluster has said who this node is
+	clusterNews chan struct{} // a session came or went
+
 	sessions *sessionLog
 	wake     *time.Timer // with wakeAt, the rounds' own
 	wakeAt   time.Time
@@ -93,6 +101,9 @@ type wiring struct {
 
 // run finds out who this node is, and then runs the speaker, the kernel's routes and the watch on it side by side.
 func (d *wiring) run(ctx context.Context, watch *fib.Watch) error {
+	if !d.awaitMember(ctx) {
+		return watch.Close()
+	}
 	d.publish()
 	id, ok := d.identify(ctx)
 	if !ok {
@@ -232,6 +243,10 @@ func (d *wiring) heard(e fib.Event) {
 func (d *wiring) tellSession(s bgp.Session) {
 	d.takeOff(s)
 	d.sessions.tell(s)
+	select {
+	case d.clusterNews <- struct{}{}:
+	default:
+	}
 }
 
 // wakeIn asks for a round after a while. Of several wishes at a time the earliest counts; the round asks again for the rest.

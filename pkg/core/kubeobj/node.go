@@ -32,11 +32,12 @@ type Member struct {
 	Peers      []string // annotation l3edge.dev/peers, as routed's --peer has them
 	// Unwanted says why service addresses should not lead to the node now; empty: they may.
 	Unwanted string
+	Cordoned bool // that is why
 }
 
 // Equal reports that both say the same.
 func (m Member) Equal(o Member) bool {
-	return m.Name == o.Name && m.Zone == o.Zone && m.ASN == o.ASN && m.Unwanted == o.Unwanted && slices.Equal(m.PodSubnets, o.PodSubnets) &&
+	return m.Name == o.Name && m.Zone == o.Zone && m.ASN == o.ASN && m.Unwanted == o.Unwanted && m.Cordoned == o.Cordoned && slices.Equal(m.PodSubnets, o.PodSubnets) &&
 		slices.Equal(m.Addresses, o.Addresses) && slices.Equal(m.Peers, o.Peers) && maps.Equal(m.Labels, o.Labels)
 }
 
@@ -44,7 +45,8 @@ func (m Member) Equal(o Member) bool {
 func Node(o *v1.Node) (Member, error) {
 	var errs []error
 	bad := func(at string, err error) { errs = append(errs, fmt.Errorf("%s: %w", at, err)) }
-	m := Member{Name: o.Name, Zone: o.Labels[v1.LabelTopologyZone], Labels: o.Labels, Unwanted: unwanted(o)}
+	m := Member{Name: o.Name, Zone: o.Labels[v1.LabelTopologyZone], Labels: o.Labels}
+	m.Unwanted, m.Cordoned = unwanted(o)
 	cidrs, field := o.Spec.PodCIDRs, "spec.podCIDRs"
 	if len(cidrs) == 0 && o.Spec.PodCIDR != "" {
 		cidrs = []string{o.Spec.PodCIDR}
@@ -81,20 +83,20 @@ func Node(o *v1.Node) (Member, error) {
 }
 
 // unwanted says why a node should have no service addresses lead to it (KEP-1143 for the label).
-func unwanted(o *v1.Node) string {
+func unwanted(o *v1.Node) (why string, cordoned bool) {
 	if _, ok := o.Labels[v1.LabelNodeExcludeBalancers]; ok {
-		return "label " + v1.LabelNodeExcludeBalancers
+		return "label " + v1.LabelNodeExcludeBalancers, false
 	}
 	for _, t := range o.Spec.Taints {
 		if t.Key == v1.TaintNodeUnschedulable {
-			return "cordoned"
+			return "cordoned", true
 		}
 		if t.Key == v1.TaintNodeOutOfService {
-			return "taint " + t.Key
+			return "taint " + t.Key, true
 		}
 	}
 	if o.Spec.Unschedulable {
-		return "cordoned"
+		return "cordoned", true
 	}
-	return ""
+	return "", false
 }

@@ -4,6 +4,7 @@ package kubeobj
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -62,7 +63,7 @@ func TestNodesThatServiceAddressesShouldAvoid(t *testing.T) {
 		"label node.kubernetes.io/exclude-from-external-load-balancers": {ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{v1.LabelNodeExcludeBalancers: ""}}},
 		"taint node.kubernetes.io/out-of-service":                       {Spec: v1.NodeSpec{Taints: []v1.Taint{{Key: v1.TaintNodeOutOfService}}}},
 	} {
-		if m, err := Node(o); err != nil || m.Unwanted != want {
+		if m, err := Node(o); err != nil || m.Unwanted != want || m.Cordoned != (want != "" && !strings.HasPrefix(want, "label")) {
 			t.Errorf("got %q, %v; want %q", m.Unwanted, err, want)
 		}
 	}

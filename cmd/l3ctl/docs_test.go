@@ -88,6 +88,16 @@ func TestMistakes(t *testing.T) {
 		{"a lab without a proper name", []string{"lab", "down", "--name=../x"}, `--name: "../x" is not a name`},
 		{"an unknown flag", []string{"lab", "up", "--mls-kind=frr"}, "unknown flag: --mls-kind"},
 		{"a command for no host", []string{"lab", "exec"}, "requires at least 2 arg(s)"},
+		{"a plan around no prefix", []string{"plan", "--avoid=10.0.0.1/8"}, "--avoid: 10.0.0.1/8 has host bits set: did you mean 10.0.0.0/8?"},
+		{"an impossible plan", []string{"plan", "--nodes=0"}, "nodes: 0 is not between 1 and 1048576"},
+		{"a switch without a segment", []string{"mls-config", "--cluster=10.10.0.0/16"}, "segment: missing"},
+		{"a vendor that there is none", []string{"mls-config", "--vendor=acme", "--cluster=10.10.0.0/16", "--segment=10.20.30.1/24"}, `vendor: "acme" is none of bird, eos`},
+		{"a static route that is none", []string{"mls-config", "--static=x"}, `--static: "x" is not PREFIX=NODE`},
+		{"whois nobody", []string{"whois", "web"}, `"web" is neither an address nor ADDRESS:PORT`},
+		{"a format that there is none", []string{"status", "-o", "yaml"}, `"yaml" is neither text nor json`},
+		{"two formats at once", []string{"map", "--dot", "--mermaid"}, "none of the others can be"},
+		{"a point on the moon", []string{"capture", "web", "--point=moon"}, `--point[0]: "moon" is none of pod, veth, bridge, uplink`},
+		{"a probe of the past", []string{"trace", "a", "b", "--probe", "--from=x"}, "--probe: makes a connection now"},
 		{"ports that are none", []string{"lab", "pod", "add", "x", "--publish=80", "--publish=0:1"}, `publish[1]: "0:1" is not HOSTPORT:CONTAINERPORT`},
 	} {
 		t.Run(row.mistake, func(t *testing.T) {

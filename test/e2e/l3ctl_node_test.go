@@ -80,7 +80,8 @@ func TestL3ctlOnANode(t *testing.T) {
 // What trace predicts is what is seen, for every kind of way, to every backend.
 func testTrace(t *testing.T, l *lab.Lab) {
 	h := l.Hosts["kubminion1"]
-	second := addPod(t, l, "kubminion1", "second")
+	second := addPod(t, l, "kubminion1", "second", lab.Container{Name: "web8080", Port: 8080, HostPort: 8088})
+	wants(t, h.Place, 0, "whois 10.20.30.62:8088", "port 8088 of kubminion1 is published for pod second, port 8080")
 	web := l.Services["webfrontend"]
 	web.Endpoints = slices.DeleteFunc(web.Endpoints, func(e topology.Endpoint) bool { return e.Node != "kubminion1" && e.Node != "kubminion3" })
 	must(t, l.PublishService(web))
@@ -105,6 +106,8 @@ func testTrace(t *testing.T, l *lab.Lab) {
 		{"node to service, nftables", "kubminion1", vip, []string{"the way to 10.10.10.2:8080", "the way to 10.10.30.2:8080"}},
 		{"node to service, userspace", "kubminion4", vip, []string{"the way to 10.10.10.2:8080"}},
 		{"outside to service", "outside", vip, []string{"the way to 10.10.10.2:8080", "the way to 10.10.30.2:8080"}},
+		{"outside to a host port", "outside", "10.20.30.62:8088", []string{"eth0 of pod second"}},
+		{"another node's pod to a host port", "kubminion2/web8080-2", "10.20.30.62:8088", []string{"eth0 of pod second"}},
 		{"outside to pod", "outside", "10.10.20.2:8080", []string{"eth0 of pod web8080-2"}},
 		{"pod to no service", "second", "10.100.1.1:80", []string{"the node refuses it"}},
 	} {

@@ -3,6 +3,7 @@
 package view
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"net/netip"
@@ -89,8 +90,8 @@ type cached struct {
 	Args        [][2]string `json:"cniArgs"`
 	Capability  struct {
 		Ports []struct {
-			HostPort      int    `json:"hostPort"`
-			ContainerPort int    `json:"containerPort"`
+			HostPort      uint16 `json:"hostPort"`
+			ContainerPort uint16 `json:"containerPort"`
 			Protocol      string `json:"protocol"`
 		} `json:"portMappings"`
 	} `json:"capabilityArgs"`
@@ -152,7 +153,7 @@ func ParseAttachment(text []byte) (p Pod, ok bool, err error) {
 		p.Want.Routes = append(p.Want.Routes, Route{Dst: r.Dst, Via: r.GW})
 	}
 	for _, m := range c.Capability.Ports {
-		p.HostPorts = append(p.HostPorts, fmt.Sprintf("%s %d -> %d", m.Protocol, m.HostPort, m.ContainerPort))
+		p.HostPorts = append(p.HostPorts, HostPort{cmp.Or(m.Protocol, "tcp"), m.HostPort, m.ContainerPort})
 	}
 	return p, true, nil
 }

@@ -5,6 +5,7 @@
 package view
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
@@ -195,7 +196,7 @@ type Pod struct {
 	Want      Side         `json:"want"`                // its end, as ADD made it
 	Have      *Side        `json:"have,omitempty"`      // as it is; nil: its namespace is gone
 	Processes []Process    `json:"processes,omitempty"` // that share its namespace
-	HostPorts []string     `json:"hostPorts,omitempty"` // "TCP 80 -> 8080"
+	HostPorts []HostPort   `json:"hostPorts,omitempty"`
 }
 
 // Side is the pod's end of its cable.
@@ -208,6 +209,31 @@ type Side struct {
 
 // Short is the name without the namespace "default".
 func (p Pod) Short() string { return strings.TrimPrefix(p.Name, "default/") }
+
+// HostPort is a port of the node that leads to the pod.
+type HostPort struct {
+	Protocol string `json:"protocol"` // "tcp"
+	Port     uint16 `json:"port"`
+	To       uint16 `json:"to"` // of the pod
+}
+
+// String is "tcp 80 -> 8080".
+func (p HostPort) String() string { return fmt.Sprintf("%s %d -> %d", p.Protocol, p.Port, p.To) }
+
+// Published finds the living pod that a TCP port of the host leads to, if the address is the host's.
+func (h Host) Published(to netip.AddrPort) (Pod, HostPort, bool) {
+	if _, own := h.Own(to.Addr()); !own {
+		return Pod{}, HostPort{}, false
+	}
+	for _, p := range h.Pods {
+		for _, m := range p.HostPorts {
+			if p.Alive && len(p.Addrs) > 0 && m.Port == to.Port() && strings.EqualFold(m.Protocol, "tcp") {
+				return p, m, true
+			}
+		}
+	}
+	return Pod{}, HostPort{}, false
+}
 
 // Process is one process of a pod.
 type Process struct {

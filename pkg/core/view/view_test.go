@@ -52,7 +52,7 @@ func TestParseAttachment(t *testing.T) {
 	if err != nil || !ok {
 		t.Fatalf("%t %v", ok, err)
 	}
-	if p.Short() != "web" || p.Veth != "veth1" || !slices.Equal(p.Addrs, []netip.Addr{netip.MustParseAddr("10.10.10.2")}) || p.HostPorts[0] != "tcp 80 -> 8080" {
+	if p.Short() != "web" || p.Veth != "veth1" || !slices.Equal(p.Addrs, []netip.Addr{netip.MustParseAddr("10.10.10.2")}) || p.HostPorts[0].String() != "tcp 80 -> 8080" {
 		t.Errorf("got %+v", p)
 	}
 	if _, ok, err := ParseAttachment([]byte(`{"kind":"other"}`)); ok || err != nil {

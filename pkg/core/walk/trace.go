@@ -123,7 +123,8 @@ func (t *tracer) leavePod(h view.Host, p view.Pod) {
 		return
 	}
 	out := portal.Trace(Table(h), t.packet())
-	early := h.Settings["net/bridge/bridge-nf-call-iptables"] == "1" && out.Verdict == portal.Forward
+	_, _, published := h.Published(t.dst)
+	early := h.Settings["net/bridge/bridge-nf-call-iptables"] == "1" && (out.Verdict == portal.Forward || published)
 	if !early {
 		t.see(h, p.Bridge, "reaches the node, which is the pod's gateway")
 	}
@@ -178,6 +179,7 @@ func (t *tracer) packet() portal.Packet {
 func (t *tracer) answer(h view.Host, in string, out portal.Outcome) bool {
 	switch out.Verdict {
 	case portal.Pass, portal.Answer:
+		t.published(h)
 		return true
 	case portal.Refuse:
 		t.end(h, Refused, "the node refuses it", out.Why)
@@ -206,6 +208,16 @@ func (t *tracer) answer(h view.Host, in string, out portal.Outcome) bool {
 		t.step(h, "rule", "nftables: masquerade", fmt.Sprintf("the source becomes %s: %s", t.src, why), nil)
 	}
 	return true
+}
+
+// published leads a packet to a port of the host on to the pod that has it.
+func (t *tracer) published(h view.Host) {
+	p, m, ok := h.Published(t.dst)
+	if !ok {
+		return
+	}
+	t.first, t.dst = t.dst, netip.AddrPortFrom(p.Addrs[0], m.To)
+	t.step(h, "rule", fmt.Sprintf("nftables: port %d of the node is pod %s's", m.Port, p.Short()), fmt.Sprintf("the destination becomes %s: the pod publishes the port (hostPort)", t.dst), nil)
 }
 
 // proxy is portald in userspace mode: one connection ends, another begins.

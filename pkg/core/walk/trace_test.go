@@ -39,6 +39,8 @@ func TestTrace(t *testing.T) {
 	local, guarded := article("nftables"), article("nftables")
 	local[0].Portald.Portals[0].Outside = &view.Choice{Drops: true}
 	guarded[0].Portald.Portals[0].Sources = []netip.Prefix{prefix("192.0.2.0/24")}
+	published := article("nftables")
+	published[0].Pods[0].HostPorts = []view.HostPort{{Protocol: "tcp", Port: 8088, To: 8080}}
 	for _, row := range []struct {
 		what        string
 		w           World
@@ -131,6 +133,14 @@ dropped`, "policy Local, and no endpoint is on this node"},
 kubminion1 veth-kubminion1 10.10.10.2>10.100.87.105:80
 kubminion1 docker0 10.10.10.2>10.100.87.105:80
 dropped`, "10.10.10.2 lies in none of the source ranges"},
+		{"outside to a host port", published, fromHost(published, "outside"), "10.20.30.62:8088", "", `outside ens18 172.16.0.100>10.20.30.62:8088
+mls br172 172.16.0.100>10.20.30.62:8088
+mls br20 172.16.0.100>10.20.30.62:8088
+kubminion1 ens18 172.16.0.100>10.20.30.62:8088
+kubminion1 docker0 172.16.0.100>10.10.10.2:8080
+kubminion1 veth-kubminion1 172.16.0.100>10.10.10.2:8080
+kubminion1 eth0 172.16.0.100>10.10.10.2:8080
+arrives`, "the pod publishes the port (hostPort)"},
 		{"itself", nft, fromPod(nft, "kubminion1"), "10.10.10.2:8080", "", "kubminion1 lo 10.10.10.2>10.10.10.2:8080\narrives", ""},
 		{"a pod seen from one node only", World{nft[0]}, fromPod(nft, "kubminion1"), "10.10.30.2:8080", "", `kubminion1 eth0 10.10.10.2>10.10.30.2:8080
 kubminion1 veth-kubminion1 10.10.10.2>10.10.30.2:8080

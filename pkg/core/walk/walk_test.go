@@ -66,6 +66,7 @@ func article(mode string) World {
 func TestWhois(t *testing.T) {
 	w := article("userspace")
 	w[0].Pods = append(w[0].Pods, view.Pod{Name: "default/old", Addrs: []netip.Addr{addr("10.10.10.7")}, IfName: "eth0"})
+	w[0].Pods[0].HostPorts = []view.HostPort{{Protocol: "tcp", Port: 8088, To: 8080}}
 	w[0].Leases = []view.Lease{{Network: "l3edge", Addr: addr("10.10.10.8"), Container: "x", Pod: "default/older"}}
 	for _, row := range []struct {
 		what, address string
@@ -75,6 +76,7 @@ func TestWhois(t *testing.T) {
 		{"a service", "10.100.87.105:80", IsVIP, "10.100.87.105 is service webfrontend, port 80", "endpoint: 10.10.30.2:8080, pod web-kubminion3 on kubminion3"},
 		{"a service without its port", "10.100.87.105:0", IsVIP, "10.100.87.105 is service webfrontend, port 80", "proxy port: 39770 on kubminion1"},
 		{"its proxy port", "10.20.30.62:39770", IsProxy, "port 39770 of kubminion1 is portald's for webfrontend TCP 10.100.87.105:80", "--dport 80 -j REDIRECT --to-ports 39770"},
+		{"a host port", "10.20.30.62:8088", IsHostPort, "port 8088 of kubminion1 is published for pod web-kubminion1, port 8080", "host ports: tcp 8088 -> 8080"},
 		{"a pod", "10.10.30.2:0", IsPod, "10.10.30.2 is pod web-kubminion3 on kubminion3", "shares its namespace: pause (pid 7), web8080 (pid 8)"},
 		{"a dead pod", "10.10.10.7:0", IsDeadPod, "10.10.10.7 was pod old on kubminion1, which is gone", "node: kubminion1"},
 		{"a dead pod with a stale lease", "10.10.10.8:0", IsDeadPod, "10.10.10.8 was leased to default/older, which is gone", "l3ctl ipam release"},

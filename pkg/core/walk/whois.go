@@ -17,13 +17,14 @@ type Kind string
 
 // The kinds of addresses.
 const (
-	IsPod     Kind = "pod"
-	IsDeadPod Kind = "dead pod"   // somebody had it, and has it no more
-	IsFree    Kind = "free"       // of a pod subnet or portal net, and nobody's
-	IsVIP     Kind = "service"    //
-	IsProxy   Kind = "proxy port" // where portald listens for one service
-	IsHost    Kind = "host"
-	IsUnknown Kind = "unknown"
+	IsPod      Kind = "pod"
+	IsDeadPod  Kind = "dead pod"   // somebody had it, and has it no more
+	IsFree     Kind = "free"       // of a pod subnet or portal net, and nobody's
+	IsVIP      Kind = "service"    //
+	IsProxy    Kind = "proxy port" // where portald listens for one service
+	IsHostPort Kind = "host port"  // of a node, and leads to a pod
+	IsHost     Kind = "host"
+	IsUnknown  Kind = "unknown"
 )
 
 // Answer is what is known of an address.
@@ -54,6 +55,13 @@ func Whois(w World, a netip.Addr, port uint16) []Answer {
 				x.Kind, x.Title = IsProxy, fmt.Sprintf("port %d of %s is portald's for %s", port, h.Name, p)
 				add(x)
 			}
+		}
+	}
+	for _, h := range w {
+		if p, m, ok := h.Published(netip.AddrPortFrom(a, port)); ok {
+			x := pod(h, p, p.Addrs[0])
+			x.Kind, x.Title = IsHostPort, fmt.Sprintf("port %d of %s is published for pod %s, port %d", port, h.Name, p.Short(), m.To)
+			add(x)
 		}
 	}
 	if len(out) > 0 {
@@ -122,7 +130,7 @@ func pod(h view.Host, p view.Pod, a netip.Addr) Answer {
 		x.Facts = append(x.Facts, "shares its namespace: "+strings.Join(names, ", "))
 	}
 	if len(p.HostPorts) > 0 {
-		x.Facts = append(x.Facts, "host ports: "+strings.Join(p.HostPorts, ", "))
+		x.Facts = append(x.Facts, "host ports: "+join(p.HostPorts))
 	}
 	return x
 }

@@ -234,6 +234,7 @@ func (s *Speaker) start(ctx context.Context) error {
 		ListenPort:       int32(s.cfg.Port),
 		ListenAddresses:  s.listenOn(),
 		UseMultiplePaths: true,
+		Families:         s.tables(),
 	}})
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return fmt.Errorf("listen: port %d is taken by another program; `ss -ltnp sport = :%d` names it: %w", s.cfg.Port, s.cfg.Port, err)
@@ -250,6 +251,19 @@ func (s *Speaker) start(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// tables are the families that gobgp keeps tables for, as it counts them. Left to itself it makes an empty table of 2048
+// parts for each of some twenty families, twice: 8 MB.
+func (s *Speaker) tables() []uint32 {
+	var out []uint32
+	if s.cfg.IPv4 {
+		out = append(out, 0)
+	}
+	if s.cfg.IPv6 {
+		out = append(out, 1)
+	}
+	return out
 }
 
 // listenOn are the addresses to listen on: one that is configured, or any of each family that this host has.

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 
 	"github.com/l3edge/l3edge/pkg/core/attach"
+	"github.com/l3edge/l3edge/pkg/core/mark"
 	"github.com/l3edge/l3edge/pkg/core/podnet"
 	"github.com/l3edge/l3edge/pkg/edge/cni"
 	"github.com/l3edge/l3edge/pkg/edge/guard"
@@ -39,11 +40,20 @@ func del(c *cni.Call) error {
 			return err
 		}
 	}
+	if err := hostLocal(c.Net.Name).DropForeign(owner); err != nil {
+		return err
+	}
 	if held == nil {
-		return store.DropForeign(owner, prevAddrs(c))
+		return store.DropForeign(owner) // ipam.dataDir may be host-local's own
 	}
 	return held.Release(prevAddrs(c))
 }
+
+// hostLocalDir is host-local's, which has files of the pods that a node had before it came to us.
+var hostLocalDir = mark.HostLocalDir
+
+// hostLocal is what host-local holds of a network. Its plugin is not called any more, so we end what it began.
+func hostLocal(network string) *lease.Store { return lease.At(hostLocalDir + "/" + network) }
 
 // leave is how a link is deleted: by a child process that nobody waits for, which holds the descriptors in keep open.
 func leave(keep ...int) func(int, []byte) error {

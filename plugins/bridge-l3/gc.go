@@ -52,10 +52,22 @@ func gc(c *cni.Call) error {
 			errs = append(errs, fmt.Errorf("container %s, %s: %w", o.ContainerID, o.IfName, err))
 		}
 	}
-	errs = append(errs, prune(host))
+	errs = append(errs, collectForeign(store, c.Net.Valid), collectForeign(hostLocal(c.Net.Name), c.Net.Valid), prune(host))
 	if conf.Delegate != "" {
 		_, err := c.Delegate(conf.Delegate, "GC")
 		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// collectForeign gives back what host-local holds in the store for attachments that the runtime does not name.
+func collectForeign(store *lease.Store, valid []cni.Attachment) error {
+	all, err := store.Foreign()
+	errs := []error{err}
+	for _, f := range all {
+		if f.ContainerID != "" && !slices.ContainsFunc(valid, func(a cni.Attachment) bool { return f.Of(lease.Owner(a)) }) {
+			errs = append(errs, store.DropForeign(f.Owner))
+		}
 	}
 	return errors.Join(errs...)
 }

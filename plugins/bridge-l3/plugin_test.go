@@ -28,6 +28,7 @@ import (
 func TestMain(m *testing.M) {
 	if os.Getenv("CNI_COMMAND") != "" {
 		hostPortDir = os.Getenv("BRIDGE_TEST_HOSTPORTS")
+		hostLocalDir = filepath.Join(filepath.Dir(hostPortDir), "hostlocal")
 		main()
 		return
 	}

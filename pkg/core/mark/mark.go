@@ -39,6 +39,10 @@ const (
 	CNIBinDir     = "/opt/cni/bin"
 )
 
+// HostLocalDir is where the reference plugin host-local keeps a directory for each network, with a file for each address: a
+// node that comes from it has pods which still hold those.
+const HostLocalDir = "/var/lib/cni/networks"
+
 // ContainerHost is where a container finds what it sees of the host only read-only or not at all, if it has been given it:
 // proc/sys/net, above all.
 const ContainerHost = "/host"

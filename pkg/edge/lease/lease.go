@@ -303,6 +303,9 @@ func (s *Store) path(parts ...string) string { return s.dir + "/" + strings.Join
 func describe(text []byte) string {
 	r, err := parseRecord(text)
 	if err != nil {
+		if o, err := parseForeign(text); err == nil {
+			return fmt.Sprintf("container %s (host-local's file)", o.ContainerID)
+		}
 		return fmt.Sprintf("%q", strings.TrimSpace(string(text)))
 	}
 	if r.Pod != "" {

@@ -197,10 +197,10 @@ func TestForeignFilesKeepTheirAddress(t *testing.T) {
 	if a := next(t, l, set(t, "10.0.0.0/24")); a.String() != "10.0.0.3" {
 		t.Errorf("got %s", a)
 	}
-	if err := l.Take(netip.MustParseAddr("10.0.0.2")); !errors.Is(err, ErrTaken) || !strings.Contains(err.Error(), `4ab0\r\neth0`) {
+	if err := l.Take(netip.MustParseAddr("10.0.0.2")); !errors.Is(err, ErrTaken) || !strings.Contains(err.Error(), "container 4ab0 (host-local's file)") {
 		t.Errorf("take: %v", err)
 	}
-	if list, err := s.List(); err != nil || len(list) != 2 || list[0].ContainerID != "" {
+	if list, err := s.List(); err != nil || len(list) != 2 || list[0].Owner != (Owner{"4ab0", "eth0"}) || !list[0].HostLocal || list[1].HostLocal {
 		t.Errorf("list: %+v, %v", list, err)
 	}
 }

@@ -19,11 +19,12 @@ import (
 type Entry struct {
 	Addr netip.Addr
 	Record
-	Since time.Time
+	Since     time.Time
+	HostLocal bool // host-local wrote it: the Record has the owner only
 }
 
 // List reads all leases, sorted by address. One that goes meanwhile is left out; a missing store is empty. A file that
-// another program put there is listed with an empty Record.
+// says nothing which we understand is listed with an empty Record.
 func (s *Store) List() ([]Entry, error) {
 	var out []Entry
 	var addrs []netip.Addr
@@ -41,7 +42,10 @@ func (s *Store) List() ([]Entry, error) {
 			return nil, fmt.Errorf("list leases: %w", err)
 		}
 		e := Entry{Addr: a, Since: info.ModTime()}
-		e.Record, _ = parseRecord(text)
+		if e.Record, err = parseRecord(text); err != nil {
+			e.Owner, err = parseForeign(text)
+			e.HostLocal = err == nil
+		}
 		out = append(out, e)
 	}
 	return out, nil
@@ -75,12 +79,21 @@ func (s *Store) Owners() ([]Owner, error) {
 
 // each reads the names of the addresses and their inodes in one pass, without opening a file.
 func (s *Store) each(f func(netip.Addr, uint64)) error {
-	fd, err := unix.Open(s.dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	return eachName(s.dir, func(name string, ino uint64) {
+		if a, err := netip.ParseAddr(name); err == nil {
+			f(a, ino)
+		}
+	})
+}
+
+// eachName reads a directory, which need not be there.
+func eachName(dir string, f func(name string, ino uint64)) error {
+	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("list leases in %s: %w", s.dir, err)
+		return fmt.Errorf("list leases in %s: %w", dir, err)
 	}
 	defer unix.Close(fd) //nolint:errcheck // only read
 	buf := make([]byte, 32<<10)
@@ -90,36 +103,15 @@ func (s *Store) each(f func(netip.Addr, uint64)) error {
 			continue
 		}
 		if err != nil {
-			return fmt.Errorf("list leases in %s: %w", s.dir, err)
+			return fmt.Errorf("list leases in %s: %w", dir, err)
 		}
 		if n <= 0 {
 			return nil
 		}
 		for rest := buf[:n]; len(rest) > 0; {
 			ino, name, length := dirent(rest)
-			if a, err := netip.ParseAddr(name); err == nil {
-				f(a, ino)
-			}
+			f(name, ino)
 			rest = rest[length:]
 		}
 	}
-}
-
-// DropForeign removes the files that host-local has written for an attachment under these addresses: a node that changed
-// its plugin, but not the directory, has them.
-func (s *Store) DropForeign(o Owner, addrs []netip.Addr) error {
-	for _, a := range addrs {
-		path := s.path(a.String())
-		text, err := os.ReadFile(path)
-		if err != nil {
-			continue // gone, or never there
-		}
-		id, ifName, ok := strings.Cut(strings.TrimSpace(string(text)), "\r\n")
-		if id == o.ContainerID && (!ok || ifName == o.IfName) {
-			if err := unlink(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("release %s: %w", a, err)
-			}
-		}
-	}
-	return nil
 }

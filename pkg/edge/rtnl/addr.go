@@ -46,10 +46,12 @@ func (c *Conn) AddAddr(index int, p netip.Prefix, dad bool) (added bool, err err
 	return true, nil
 }
 
-// DelAddr takes an address away; one that is not there is no error.
+// DelAddr takes an address away; one that is not there is no error. Both attributes are said, because the kernel compares
+// the length only with IFA_ADDRESS (inet_rtm_deladdr), and would take away the same address with another length.
 func (c *Conn) DelAddr(index int, p netip.Prefix) error {
 	m := newMessage(unix.RTM_DELADDR, 0, ifaddr(family(p.Addr()), uint8(p.Bits()), 0, index))
 	m.addr(unix.IFA_LOCAL, p.Addr())
+	m.addr(unix.IFA_ADDRESS, p.Addr())
 	if err := c.do(m); err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
 		return fmt.Errorf("remove address %s: %w", p, err)
 	}

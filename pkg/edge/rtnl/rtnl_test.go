@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -247,6 +248,32 @@ func TestTheKernelsWordsComeThrough(t *testing.T) {
 	}
 	if err := host.MakeVeth(a.Port, bridge.Index, a.Pod, ns.Fd()); !errors.Is(err, rtnl.ErrExists) {
 		t.Errorf("the same pair again: %v", err)
+	}
+}
+
+func TestDelAddrTakesTheOneOfThatLength(t *testing.T) {
+	host := dial(t, nstest.New(t))
+	if _, err := host.MakeBridge(attach.Bridge{Name: "br", MTU: 1500, MAC: attach.MAC{2, 0, 0, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	br, err := host.Link("br")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range [][2]string{{"10.3.0.1/16", "10.3.0.1/24"}, {"fd00::1/64", "fd00::2/64"}} {
+		stays, goes := netip.MustParsePrefix(row[0]), netip.MustParsePrefix(row[1])
+		for _, p := range []netip.Prefix{stays, goes} {
+			if added, err := host.AddAddr(br.Index, p, false); err != nil || !added {
+				t.Fatalf("%s: %t, %v", p, added, err)
+			}
+		}
+		if err := host.DelAddr(br.Index, goes); err != nil {
+			t.Fatal(err)
+		}
+		have, err := host.Addrs(br.Index, 0)
+		if err != nil || !slices.Contains(have, stays) || slices.Contains(have, goes) {
+			t.Errorf("without %s there is %v, %v", goes, have, err)
+		}
 	}
 }
 

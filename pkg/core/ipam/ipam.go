@@ -18,13 +18,18 @@ import (
 type Usage struct {
 	Network string       `json:"network"`
 	Subnet  netip.Prefix `json:"subnet"`
+	Ranges  []string     `json:"ranges,omitempty"` // where pods get less than the whole subnet: "10.10.10.10-10.10.10.20"
 	Used    int          `json:"used"`
 	Size    int          `json:"size"` // addresses that pods can get
 }
 
 // String is "10.10.10.0/24: 3 of 253 addresses in use (1%)".
 func (u Usage) String() string {
-	return fmt.Sprintf("%s: %d of %d addresses in use (%d%%)", u.Subnet, u.Used, u.Size, u.Percent())
+	where := u.Subnet.String()
+	if len(u.Ranges) > 0 {
+		where += " (" + strings.Join(u.Ranges, ", ") + ")"
+	}
+	return fmt.Sprintf("%s: %d of %d addresses in use (%d%%)", where, u.Used, u.Size, u.Percent())
 }
 
 // Percent is how full the subnet is, rounded down.
@@ -47,19 +52,35 @@ func Count(h view.Host) []Usage {
 			subnets = h.Node.PodSubnets
 		}
 		for _, s := range subnets {
-			u := Usage{Network: n.Name, Subnet: s}
-			if r, err := pool.NewRange(s, netip.Addr{}, netip.Addr{}, netip.Addr{}); err == nil {
-				u.Size = pool.Set{r}.Size()
-			}
-			for _, l := range h.Leases {
-				if l.Network == n.Name && s.Contains(l.Addr) {
-					u.Used++
-				}
-			}
-			out = append(out, u)
+			out = append(out, count(h, n, s))
 		}
 	}
 	return out
+}
+
+// count tells how full one subnet is: what pods can get of it, and what is held of that.
+func count(h view.Host, n view.Network, subnet netip.Prefix) Usage {
+	u := Usage{Network: n.Name, Subnet: subnet}
+	ranges := slices.DeleteFunc(slices.Clone(n.Ranges), func(r view.Range) bool { return r.Subnet != subnet })
+	if len(ranges) == 0 {
+		ranges = []view.Range{{Subnet: subnet}}
+	}
+	var set pool.Set
+	for _, r := range ranges {
+		if x, err := pool.NewRange(subnet, r.First, r.Last, r.Gateway); err == nil {
+			set = append(set, x)
+			if r.First.IsValid() || r.Last.IsValid() {
+				u.Ranges = append(u.Ranges, x.First.String()+"-"+x.Last.String())
+			}
+		}
+	}
+	u.Size = set.Size()
+	for _, l := range h.Leases {
+		if _, ok := set.Find(l.Addr); ok && l.Network == n.Name {
+			u.Used++
+		}
+	}
+	return u
 }
 
 // Stray is a lease that something is wrong with.

@@ -57,6 +57,19 @@ func TestCount(t *testing.T) {
 	}
 }
 
+// What cannot be given is neither size nor use.
+func TestCountMindsRanges(t *testing.T) {
+	h := host()
+	h.Networks[0].Ranges = []view.Range{
+		{Subnet: h.Networks[0].Subnets[0], First: addr("10.10.10.3"), Last: addr("10.10.10.5"), Gateway: addr("10.10.10.4")},
+		{Subnet: h.Networks[0].Subnets[0], First: addr("10.10.10.200")},
+	}
+	got := Count(h)
+	if want := "10.10.10.0/24 (10.10.10.3-10.10.10.5, 10.10.10.200-10.10.10.254): 2 of 57 addresses in use (3%)"; len(got) != 1 || got[0].String() != want {
+		t.Errorf("got %v, want %s", got, want)
+	}
+}
+
 func TestParseForeign(t *testing.T) {
 	for _, row := range []struct {
 		what, name, text string

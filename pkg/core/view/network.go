@@ -17,26 +17,32 @@ type Network struct {
 	Plugins  []string       `json:"plugins"` // types, in order
 	Bridge   string         `json:"bridge"`
 	Subnets  []netip.Prefix `json:"subnets,omitempty"` // none: those of the node file
+	Ranges   []Range        `json:"ranges,omitempty"`  // of Subnets, where pods get their addresses from
 	DataDir  string         `json:"dataDir,omitempty"` // host-local's, or of our leases; empty: the default
 	Routed   bool           `json:"routed,omitempty"`  // pods of one node reach each other through the node only
 	Delegate string         `json:"ipam,omitempty"`    // another plugin gives the addresses
 }
 
-type rawRange struct {
-	Subnet netip.Prefix `json:"subnet"`
+// Range is the part of a subnet that pods get addresses from. What is zero is the subnet's own: its first host address is
+// the gateway, its ends are First and Last.
+type Range struct {
+	Subnet  netip.Prefix `json:"subnet"`
+	First   netip.Addr   `json:"rangeStart,omitzero"`
+	Last    netip.Addr   `json:"rangeEnd,omitzero"`
+	Gateway netip.Addr   `json:"gateway,omitzero"`
 }
 
 type rawPlugin struct {
 	Type         string       `json:"type"`
 	Bridge       string       `json:"bridge"`
 	Subnet       netip.Prefix `json:"subnet"`
-	Ranges       [][]rawRange `json:"ranges"`
+	Ranges       [][]Range    `json:"ranges"`
 	LocalRouting string       `json:"localRouting"`
 	IPAM         struct {
-		Type    string       `json:"type"`
-		Subnet  netip.Prefix `json:"subnet"`
-		Ranges  [][]rawRange `json:"ranges"`
-		DataDir string       `json:"dataDir"`
+		Range
+		Type    string    `json:"type"`
+		Ranges  [][]Range `json:"ranges"`
+		DataDir string    `json:"dataDir"`
 	} `json:"ipam"`
 }
 
@@ -66,19 +72,30 @@ func ParseNetwork(file string, text []byte) (n Network, ok bool, err error) {
 		if p.IPAM.Type != "" && p.IPAM.Type != "host-local" {
 			n.Delegate = p.IPAM.Type
 		}
-		for _, s := range []netip.Prefix{p.Subnet, p.IPAM.Subnet} {
-			if s.IsValid() {
-				n.Subnets = append(n.Subnets, s.Masked())
-			}
-		}
+		n.use(Range{Subnet: p.Subnet}, p.IPAM.Range)
 		for _, set := range append(p.Ranges, p.IPAM.Ranges...) {
-			for _, r := range set {
-				n.Subnets = append(n.Subnets, r.Subnet.Masked())
-			}
+			n.use(set...)
 		}
 	}
 	return n, ok, nil
 }
+
+// use adds ranges, and their subnets once each.
+func (n *Network) use(ranges ...Range) {
+	for _, r := range ranges {
+		if !r.Subnet.IsValid() {
+			continue
+		}
+		r.Subnet = r.Subnet.Masked()
+		n.Ranges = append(n.Ranges, r)
+		if !slices.Contains(n.Subnets, r.Subnet) {
+			n.Subnets = append(n.Subnets, r.Subnet)
+		}
+	}
+}
+
+// mainTable is RT_TABLE_MAIN (linux/rtnetlink.h).
+const mainTable = 254
 
 // cached is the file of libcni's cache (its cachedInfo), as far as we read it.
 type cached struct {
@@ -106,8 +123,9 @@ type cached struct {
 			Gateway netip.Addr   `json:"gateway"`
 		} `json:"ips"`
 		Routes []struct {
-			Dst netip.Prefix `json:"dst"`
-			GW  netip.Addr   `json:"gw"`
+			Dst   netip.Prefix `json:"dst"`
+			GW    netip.Addr   `json:"gw"`
+			Table int          `json:"table"`
 		} `json:"routes"`
 	} `json:"result"`
 }
@@ -150,7 +168,16 @@ func ParseAttachment(text []byte) (p Pod, ok bool, err error) {
 		}
 	}
 	for _, r := range c.Result.Routes {
-		p.Want.Routes = append(p.Want.Routes, Route{Dst: r.Dst, Via: r.GW})
+		if r.Table != 0 && r.Table != mainTable {
+			continue // a Side is of the main table
+		}
+		if !r.GW.IsValid() { // the address's own then, as the plugins take it
+			i := slices.IndexFunc(p.Gateways, func(a netip.Addr) bool { return a.Is4() == r.Dst.Addr().Is4() })
+			if i >= 0 {
+				r.GW = p.Gateways[i]
+			}
+		}
+		p.Want.Routes = append(p.Want.Routes, Route{Dst: r.Dst.Masked(), Via: r.GW})
 	}
 	for _, m := range c.Capability.Ports {
 		p.HostPorts = append(p.HostPorts, HostPort{cmp.Or(m.Protocol, "tcp"), m.HostPort, m.ContainerPort})

@@ -19,6 +19,7 @@ func TestParseNetwork(t *testing.T) {
 		{"the sample", `{"name":"l3edge","plugins":[{"type":"bridge-l3"},{"type":"portal"}]}`, "cni0 []", true},
 		{"a subnet of its own", `{"name":"n","plugins":[{"type":"bridge-l3","bridge":"docker0","subnet":"10.10.10.0/24"}]}`, "docker0 [10.10.10.0/24]", true},
 		{"host-local's block", `{"name":"n","plugins":[{"type":"bridge-l3","ipam":{"type":"host-local","ranges":[[{"subnet":"10.10.10.0/24"}],[{"subnet":"fd00::/64"}]]}}]}`, "cni0 [10.10.10.0/24 fd00::/64]", true},
+		{"two ranges of one subnet", `{"name":"n","plugins":[{"type":"bridge-l3","ipam":{"type":"host-local","ranges":[[{"subnet":"10.10.10.0/24","rangeEnd":"10.10.10.9"},{"subnet":"10.10.10.0/24","rangeStart":"10.10.10.20"}]]}}]}`, "cni0 [10.10.10.0/24]", true},
 		{"somebody else's", `{"name":"n","plugins":[{"type":"ptp"}]}`, " []", false},
 	} {
 		t.Run(row.what, func(t *testing.T) {
@@ -57,6 +58,24 @@ func TestParseAttachment(t *testing.T) {
 	}
 	if _, ok, err := ParseAttachment([]byte(`{"kind":"other"}`)); ok || err != nil {
 		t.Errorf("another kind: %t %v", ok, err)
+	}
+}
+
+// A route without a gateway goes by the one of its family's address: the plugins make it so.
+func TestRoutesOfAnAttachment(t *testing.T) {
+	p, _, err := ParseAttachment([]byte(`{"kind":"cniCacheV1","containerId":"0a1b","ifName":"eth0","networkName":"l3edge","result":{
+"ips":[{"address":"10.10.10.2/24","gateway":"10.10.10.1"},{"address":"fd00::2/64"}],
+"routes":[{"dst":"0.0.0.0/0"},{"dst":"10.20.0.1/16","gw":"10.10.10.9"},{"dst":"10.30.0.0/16","table":254},{"dst":"fd01::/16"},{"dst":"10.40.0.0/16","table":7}]}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, r := range p.Want.Routes {
+		got = append(got, r.String())
+	}
+	want := []string{"default via 10.10.10.1", "10.20.0.0/16 via 10.10.10.9", "10.30.0.0/16 via 10.10.10.1", "fd01::/16"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }
 

@@ -6,6 +6,7 @@ package install
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -218,4 +219,18 @@ func ours(dir string) (paths []string, err error) {
 		}
 	}
 	return paths, nil
+}
+
+// Bridges are the names of the bridges that our configurations in the directory put pods on.
+func Bridges(confDir string) (names []string, err error) {
+	paths, err := ours(confDir)
+	for _, path := range paths {
+		var v struct {
+			Plugins []struct{ Type, Bridge string }
+		}
+		if b, err := os.ReadFile(path); err == nil && json.Unmarshal(b, &v) == nil {
+			names = append(names, cmp.Or(v.Plugins[0].Bridge, "cni0"))
+		}
+	}
+	return names, err
 }

@@ -831,7 +831,7 @@ func TestCheckSeesThatNothingBindsAnyMore(t *testing.T) {
 	p := l.pod("a")
 	l.add(p)
 	nstest.Run(t, l.node, "nft", "flush", "chain", "bridge", "l3edge_pods", "prerouting")
-	l.refused("CHECK", p, 100, "the rules of table bridge l3edge_pods have been changed: they are 0, not 9")
+	l.refused("CHECK", p, 100, "table bridge l3edge_pods has been changed: its rules are 0, not 9")
 	nstest.Run(t, l.node, "nft", "flush", "ruleset")
 	l.refused("CHECK", p, 100, "may send as 00:00:00:00:00:00, [], want 0a:58:0a:0a:0a:02, [10.10.10.2]")
 }

@@ -57,33 +57,42 @@ func (c *Conn) Set(port string, g attach.Guard) error {
 func (c *Conn) Add(port string, g attach.Guard) error { return c.bind(port, nil, elementsOf(port, g)) }
 
 func (c *Conn) bind(port string, have, want []element) error {
-	err := c.change(have, want)
-	if errors.Is(err, unix.ENOENT) && len(want) > 0 { // no table yet
-		if err := c.setUp(); err != nil && !errors.Is(err, unix.EEXIST) {
-			return fmt.Errorf("make nftables table %s: %w", tableName, err)
+	if len(want) > 0 {
+		if err := c.mend(); err != nil {
+			return err
 		}
-		err = c.change(nil, want)
 	}
-	if err != nil {
+	if err := c.change(have, want); err != nil {
 		return fmt.Errorf("bind port %s to its pod: %w", port, err)
 	}
 	return nil
 }
 
-// ErrChanged says that somebody has changed the rules that make use of the bindings.
-var ErrChanged = errors.New("the rules of table bridge " + tableName + " have been changed")
+// mend makes the table, or what others took out of it, so that a binding has effect. Bindings that are there stay.
+func (c *Conn) mend() error {
+	err := c.intact()
+	if errors.Is(err, ErrChanged) || errors.Is(err, unix.ENOENT) {
+		if err = c.setUp(); err != nil {
+			err = fmt.Errorf("make nftables table %s: %w", tableName, err)
+		}
+	}
+	return err
+}
 
-// Get reads what a port is bound to; ErrChanged when bindings have no effect.
+// ErrChanged says that somebody has changed the table, so that bindings have no effect, or another.
+var ErrChanged = errors.New("table bridge " + tableName + " has been changed")
+
+// Get reads what a port is bound to; ErrChanged when the binding has no effect.
 func (c *Conn) Get(port string) (attach.Guard, error) {
+	have, err := c.elements(port)
+	if err != nil || len(have) == 0 {
+		return attach.Guard{}, err
+	}
 	if err := c.intact(); err != nil {
 		return attach.Guard{}, err
 	}
-	elements, err := c.elements(port)
-	if err != nil {
-		return attach.Guard{}, err
-	}
 	var g attach.Guard
-	for _, e := range elements {
+	for _, e := range have {
 		rest := e.key[nameSize:]
 		switch e.set {
 		case setMACs:
@@ -94,21 +103,32 @@ func (c *Conn) Get(port string) (attach.Guard, error) {
 		}
 	}
 	slices.SortFunc(g.Addrs, netip.Addr.Compare)
+	want := elementsOf(port, g)
+	for _, e := range want {
+		if !e.in(have) {
+			return attach.Guard{}, fmt.Errorf("%w: set %s lacks %s", ErrChanged, e.set, port)
+		}
+	}
+	for _, e := range have {
+		if !e.in(want) {
+			return attach.Guard{}, fmt.Errorf("%w: set %s has more of %s than the others", ErrChanged, e.set, port)
+		}
+	}
 	return g, nil
 }
 
-// intact counts the rules; no table is no error, as there are no bindings then.
+// intact compares the rules with ours; unix.ENOENT when there is no table.
 func (c *Conn) intact() error {
-	want, have := len(rules()), 0
+	want := rules()
+	var same []bool
 	for range 10 {
-		have = 0
+		same = nil
 		m := newMessage(unix.NFT_MSG_GETRULE, unix.NLM_F_DUMP, c.next())
 		m.str(unix.NFTA_RULE_TABLE, tableName)
 		m.str(unix.NFTA_RULE_CHAIN, chainName)
-		again, err := c.dump(m.finish(), func([]byte) { have++ })
-		if errors.Is(err, unix.ENOENT) {
-			return nil
-		}
+		again, err := c.dump(m.finish(), func(b []byte) {
+			same = append(same, len(same) < len(want) && is(b, want[len(same)]))
+		})
 		if err != nil {
 			return fmt.Errorf("list the rules of table %s: %w", tableName, err)
 		}
@@ -116,14 +136,11 @@ func (c *Conn) intact() error {
 			break
 		}
 	}
-	if have == 0 {
-		all, err := c.elements("")
-		if err != nil || len(all) == 0 {
-			return err
-		}
+	if len(same) != len(want) {
+		return fmt.Errorf("%w: its rules are %d, not %d", ErrChanged, len(same), len(want))
 	}
-	if have != want {
-		return fmt.Errorf("%w: they are %d, not %d", ErrChanged, have, want)
+	if i := slices.Index(same, false); i >= 0 {
+		return fmt.Errorf("%w: rule %d is another", ErrChanged, i+1)
 	}
 	return nil
 }
@@ -150,6 +167,10 @@ func (c *Conn) Prune(ports func() (map[string]bool, error)) error {
 type element struct {
 	set string
 	key []byte
+}
+
+func (e element) in(list []element) bool {
+	return slices.ContainsFunc(list, func(o element) bool { return o.set == e.set && bytes.Equal(o.key, e.key) })
 }
 
 func (e element) port() string {
@@ -182,16 +203,13 @@ func elementsOf(port string, g attach.Guard) []element {
 // change removes and adds elements in one transaction. What is on both sides stays as it is.
 func (c *Conn) change(old, new []element) error {
 	var b batch
-	has := func(list []element, e element) bool {
-		return slices.ContainsFunc(list, func(o element) bool { return o.set == e.set && bytes.Equal(o.key, e.key) })
-	}
 	for _, e := range old {
-		if !has(new, e) {
+		if !e.in(new) {
 			b.element(unix.NFT_MSG_DELSETELEM, 0, e)
 		}
 	}
 	for _, e := range new {
-		if !has(old, e) {
+		if !e.in(old) {
 			b.element(unix.NFT_MSG_NEWSETELEM, unix.NLM_F_CREATE, e)
 		}
 	}

@@ -3,9 +3,11 @@
 package guard_test
 
 import (
+	"errors"
 	"flag"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -86,5 +88,60 @@ func TestTheTableReadsAsItSays(t *testing.T) {
 	set("veth2", attach.Guard{})
 	if g, err := c.Get("veth2"); err != nil || !g.Equal(attach.Guard{}) {
 		t.Errorf("removed: %+v, %v", g, err)
+	}
+}
+
+// TestWhatOthersChangedIsSeenAndMended: a binding without effect is told, and the next one mends the rules, for all.
+func TestWhatOthersChangedIsSeenAndMended(t *testing.T) {
+	for name, change := range map[string]struct {
+		nft  string
+		lost bool // what bound veth1: only binding it again helps
+	}{
+		"an empty chain":                        {"flush chain bridge l3edge_pods prerouting", false},
+		"a rule less":                           {"flush chain bridge l3edge_pods prerouting; add rule bridge l3edge_pods prerouting drop", false},
+		"a rule that lets everything pass":      {"insert rule bridge l3edge_pods prerouting accept", false},
+		"as many rules, the first another":      {"replace rule bridge l3edge_pods prerouting handle HANDLE accept", false},
+		"as many rules, the first turned round": {"replace rule bridge l3edge_pods prerouting handle HANDLE iifname @ports accept", false},
+		"a port that counts as unbound":         {`delete element bridge l3edge_pods ports { "veth1" }`, true},
+		"a port bound to its MAC only":          {`delete element bridge l3edge_pods strict { "veth1" }`, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			node := nstest.New(t)
+			var c *guard.Conn
+			nstest.Do(t, node, func() (err error) { c, err = guard.Dial(); return err })
+			defer c.Close()
+			one := bound(1, "10.0.0.2", "fd00::2")
+			if err := c.Set("veth1", one); err != nil {
+				t.Fatal(err)
+			}
+			list := nstest.Run(t, node, "nft", "-a", "list", "chain", "bridge", "l3edge_pods", "prerouting")
+			_, handle, _ := strings.Cut(list, "accept # handle ") // of the first rule
+			handle, _, _ = strings.Cut(handle, "\n")
+			before := nstest.Run(t, node, "nft", "list", "ruleset")
+			nstest.Run(t, node, "nft", strings.ReplaceAll(change.nft, "HANDLE", handle))
+			if g, err := c.Get("veth1"); !errors.Is(err, guard.ErrChanged) {
+				t.Errorf("not seen: %+v, %v", g, err)
+			}
+			if err := c.Add("veth2", bound(2)); err != nil {
+				t.Fatal(err)
+			}
+			if g, err := c.Get("veth2"); err != nil || !g.Equal(bound(2)) {
+				t.Errorf("a new port: %+v, %v", g, err)
+			}
+			if change.lost {
+				if err := c.Set("veth1", one); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if g, err := c.Get("veth1"); err != nil || !g.Equal(one) {
+				t.Errorf("the old port: %+v, %v", g, err)
+			}
+			if err := c.Set("veth2", attach.Guard{}); err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(before, nstest.Run(t, node, "nft", "list", "ruleset")); diff != "" {
+				t.Errorf("mended (-want +got):\n%s", diff)
+			}
+		})
 	}
 }

@@ -3,6 +3,7 @@
 package guard
 
 import (
+	"bytes"
 	"encoding/binary"
 	"iter"
 
@@ -64,6 +65,25 @@ func attrs(b []byte) iter.Seq2[uint16, []byte] {
 			b = b[min((length+3)&^3, len(b)):]
 		}
 	}
+}
+
+// within says that the kernel's attributes have every one of ours with the same value; it may say more.
+func within(ours, theirs []byte) bool {
+	for len(ours) >= 4 {
+		length, kind := int(binary.NativeEndian.Uint16(ours)), binary.NativeEndian.Uint16(ours[2:])
+		v, nested, found := ours[4:length], kind&unix.NLA_F_NESTED != 0, false
+		for k, t := range attrs(theirs) {
+			if k == kind&^unix.NLA_F_NESTED {
+				found = bytes.Equal(v, t) || nested && within(v, t)
+				break
+			}
+		}
+		if !found {
+			return false
+		}
+		ours = ours[min((length+3)&^3, len(ours)):]
+	}
+	return true
 }
 
 // batch is one transaction: all of it happens, or nothing.

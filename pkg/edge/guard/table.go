@@ -49,9 +49,10 @@ const (
 	concat                                    = 6
 )
 
+// setUp makes what is missing of the table, and its rules anew, in one transaction.
 func (c *Conn) setUp() error {
 	var b batch
-	b.add(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, func(m *message) { m.str(unix.NFTA_TABLE_NAME, tableName) })
+	b.add(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, func(m *message) { m.str(unix.NFTA_TABLE_NAME, tableName) })
 	ports := typeIfName
 	macs := ports<<concat | typeEther
 	for i, s := range []struct {
@@ -82,16 +83,17 @@ func (c *Conn) setUp() error {
 		})
 		m.str(unix.NFTA_CHAIN_TYPE, "filter")
 	})
+	chain := func(m *message) {
+		m.str(unix.NFTA_RULE_TABLE, tableName)
+		m.str(unix.NFTA_RULE_CHAIN, chainName)
+	}
+	b.add(unix.NFT_MSG_DELRULE, 0, chain) // all
 	for _, r := range rules() {
 		b.add(unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE|unix.NLM_F_APPEND, func(m *message) {
-			m.str(unix.NFTA_RULE_TABLE, tableName)
-			m.str(unix.NFTA_RULE_CHAIN, chainName)
+			chain(m)
 			m.nest(unix.NFTA_RULE_EXPRESSIONS, func() {
 				for _, x := range r {
-					m.nest(unix.NFTA_LIST_ELEM, func() {
-						m.str(unix.NFTA_EXPR_NAME, x.name)
-						m.nest(unix.NFTA_EXPR_DATA, func() { x.data(m) })
-					})
+					m.nest(unix.NFTA_LIST_ELEM, func() { m.b = append(m.b, x.encode()...) })
 				}
 			})
 		})
@@ -99,12 +101,30 @@ func (c *Conn) setUp() error {
 	return c.commit(&b)
 }
 
-// Registers of four bytes, side by side: the name, the MAC behind it, the address behind that.
+// is says that a rule of the kernel, by its attributes, does what r does.
+func is(rule []byte, r []expr) bool {
+	n := 0
+	for kind, list := range attrs(rule) {
+		if kind != unix.NFTA_RULE_EXPRESSIONS {
+			continue
+		}
+		for _, elem := range attrs(list) {
+			if n >= len(r) || !within(r[n].encode(), elem) {
+				return false
+			}
+			n++
+		}
+	}
+	return n == len(r)
+}
+
+// Registers of four bytes, side by side: the name, the MAC behind it, the address behind that; as the kernel calls them
+// (nft_dump_register): every fourth is one of the old ones, of sixteen bytes.
 const (
-	regName = 8 // NFT_REG32_00
-	regMAC  = regName + nameSize/4
-	regAddr = regMAC + 2
-	regAny  = 20 // free for comparing
+	regName = unix.NFT_REG_1        // NFT_REG32_00
+	regMAC  = unix.NFT_REG_2        // NFT_REG32_04: nameSize further
+	regAddr = unix.NFT_REG32_00 + 6 // a MAC, in two of them, further
+	regAny  = unix.NFT_REG_4        // free for comparing
 )
 
 const (
@@ -148,6 +168,13 @@ type expr struct {
 	data func(*message)
 }
 
+func (x expr) encode() []byte {
+	var m message
+	m.str(unix.NFTA_EXPR_NAME, x.name)
+	m.nest(unix.NFTA_EXPR_DATA, func() { x.data(&m) })
+	return m.b
+}
+
 func payload(base, offset, length, reg int) expr {
 	return expr{"payload", func(m *message) {
 		m.u32(unix.NFTA_PAYLOAD_DREG, uint32(reg))
@@ -177,9 +204,11 @@ func lookup(set string, in bool) expr {
 	return expr{"lookup", func(m *message) {
 		m.str(unix.NFTA_LOOKUP_SET, set)
 		m.u32(unix.NFTA_LOOKUP_SREG, regName)
-		if !in {
-			m.u32(unix.NFTA_LOOKUP_FLAGS, unix.NFT_LOOKUP_F_INV)
+		flags := uint32(unix.NFT_LOOKUP_F_INV)
+		if in {
+			flags = 0
 		}
+		m.u32(unix.NFTA_LOOKUP_FLAGS, flags)
 	}}
 }
 

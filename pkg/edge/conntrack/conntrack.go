@@ -39,12 +39,12 @@ func (m Match) fits(f Flow) bool {
 }
 
 // Forget deletes the flows of one family that m means. The socket is any of NETLINK_NETFILTER, with no answer
-// outstanding; its namespace is the one meant.
+// outstanding; its namespace, which must be the calling thread's too, is the one meant.
 //
 // A kernel from Linux 6.11 on is told once what to delete and passes over the empty places of its table, which takes a
-// tenth of a millisecond. An older one has to list the table, which takes milliseconds where that is large, however few
-// flows there are; and so has any for IPv6, because it takes a filter's addresses for those that are not meant
-// (ctnetlink_filter_match_tuple takes ipv6_addr_cmp for a test of equality; seen in 6.18).
+// tenth of a millisecond. An older one has to list the table; and so has any for IPv6, because it takes a filter's
+// addresses for those that are not meant (ctnetlink_filter_match_tuple takes ipv6_addr_cmp for a test of equality; seen in
+// 6.18), and without addresses a filter would mean other people's flows. See pickFew for what that costs.
 func Forget(fd int, v4 bool, m Match) error {
 	if !v4 {
 		return ForgetIf(fd, v4, m.Protocol, m.To.Port(), m.fits)
@@ -60,10 +60,14 @@ func Forget(fd int, v4 bool, m Match) error {
 }
 
 // ForgetIf deletes the flows of one family that were sent to the port, if which says so of the flow, as Forget does with
-// an old kernel.
+// an old kernel. The socket's namespace must be the calling thread's, too: where its flows are few, they are read elsewhere.
 func ForgetIf(fd int, v4 bool, p service.Protocol, port uint16, which func(Flow) bool) error {
 	f := family(v4)
-	return forget(fd, f, list(f, p, port), func(f Flow) bool { return f.Protocol == p && f.To.Port() == port && which(f) }) // kernels before 5.8 list all
+	picks := func(f Flow) bool { return f.Protocol == p && f.To.Port() == port && which(f) } // kernels before 5.8 list all
+	if gone, known := pickFew(f, picks); known {
+		return remove(fd, gone)
+	}
+	return forget(fd, f, list(f, p, port), picks)
 }
 
 func family(v4 bool) byte {
@@ -94,6 +98,10 @@ func forget(fd int, family byte, request []byte, which func(Flow) bool) error {
 	if err != nil {
 		return fmt.Errorf("list flows: %w", err)
 	}
+	return remove(fd, gone)
+}
+
+func remove(fd int, gone [][]byte) error {
 	for _, m := range gone {
 		if err := exchange(fd, m, func([]byte) {}); err != nil && !errors.Is(err, unix.ENOENT) { // it may have ended by itself
 			return fmt.Errorf("forget flow: %w", err)

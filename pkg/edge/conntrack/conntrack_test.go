@@ -105,6 +105,10 @@ func TestForget(t *testing.T) {
 			for how, forget := range map[string]func(fd int) error{
 				"told":    func(fd int) error { return Forget(fd, fam.v4, tt.m) },
 				"reading": func(fd int) error { return ForgetIf(fd, fam.v4, tt.m.Protocol, tt.m.To.Port(), tt.m.fits) },
+				"listing": func(fd int) error {
+					f := family(fam.v4)
+					return forget(fd, f, list(f, tt.m.Protocol, tt.m.To.Port()), tt.m.fits)
+				},
 			} {
 				t.Run(fam.name+" "+tt.name+", "+how, func(t *testing.T) {
 					ns := nstest.New(t)
@@ -120,18 +124,46 @@ func TestForget(t *testing.T) {
 					insert(t, ns, fam.client, flows...)
 					slices.Sort(want)
 					for range 2 { // the second time there is nothing to forget
-						if err := forget(fd); err != nil {
-							t.Fatal(err)
-						}
+						nstest.Do(t, ns, func() error { return forget(fd) })
 					}
-					if err := Forget(fd, !fam.v4, Match{Protocol: tt.m.Protocol, To: at("", 5353)}); err != nil {
-						t.Errorf("of the other family: %v", err)
-					}
+					nstest.Do(t, ns, func() error { return Forget(fd, !fam.v4, Match{Protocol: tt.m.Protocol, To: at("", 5353)}) })
 					if d := cmp.Diff(want, left(t, ns)); d != "" {
 						t.Errorf("flows that are left (-want +got):\n%s", d)
 					}
 				})
 			}
+		}
+	}
+}
+
+// TestFewFlowsAreReadTheShortWay: nobody waits for the empty places of the kernel's table.
+func TestFewFlowsAreReadTheShortWay(t *testing.T) {
+	ns := nstest.New(t)
+	insert(t, ns, "fd00:20::1", "udp fd00:20::62 5353 fd00:10::2", "sctp fd00:20::62 5353 -", "tcp fd00:20::62 80 -")
+	nstest.Sh(t, ns, `conntrack -I -p icmpv6 -t 60 -s fd00:20::1 -d fd00:20::62 --icmpv6-type 128 --icmpv6-code 0 --icmpv6-id 7
+		conntrack -I -p udp -t 60 -s fd00:20::1 -d fd00:20::62 --sport 9 --dport 53 --zone 5
+		conntrack -I -p udp -t 60 -s 10.20.30.1 -d 10.20.30.62 --sport 9 --dport 53`)
+	var got []Flow
+	nstest.Do(t, ns, func() error {
+		_, known := pickFew(unix.AF_INET6, func(f Flow) bool { got = append(got, f); return true })
+		if !known {
+			t.Error("six flows are not known")
+		}
+		return ForgetIf(socket(t, ns), false, service.UDP, 53, func(Flow) bool { return true })
+	})
+	if len(got) != 4 {
+		t.Errorf("got %v, want the four that have ports", got)
+	}
+	if out := nstest.Sh(t, ns, "conntrack -L -f ipv6 2>/dev/null"); strings.Contains(out, "zone=5") || strings.Count(out, "\n") != 4 {
+		t.Errorf("left:\n%s", out)
+	}
+	for _, line := range []string{
+		"", "ipv6 10 udp x 5 src=::1",
+		"ipv6 10 udp 17 5 src=::1 dst=::2 sport=1 dport=2 src=::2 dst=::1 sport=2 dport=1 mark=0 zone-orig=1 use=1",
+		"ipv6 10 udp 17 5 src=::1 dst=::2 sport=1 dport=2 src=::2 sport=2 dport=1 use=1",
+	} {
+		if l, ok := parseLine(line); ok {
+			t.Errorf("%q: %+v", line, l)
 		}
 	}
 }

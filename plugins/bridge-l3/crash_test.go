@@ -80,7 +80,7 @@ func trace(pid, n int) (moments int, finished bool, err error) {
 			return moments, finished, err
 		}
 	wait:
-		if tid, err = syscall.Wait4(-1, &ws, unix.WALL, nil); err != nil {
+		if tid, err = syscall.Wait4(-1, &ws, unix.WALL|unix.WNOTHREAD, nil); err != nil {
 			return moments, finished, err
 		}
 		switch {
@@ -116,6 +116,7 @@ func stoppedIn(tid int) (call uint64, entering bool) {
 func TestKillNineAtEverySystemCall(t *testing.T) {
 	for name, keys := range map[string]string{"plain": "", "with all that ADD can make": `,"sourceCheck":true,"localRouting":"routed","runtimeConfig":{"mac":"02:00:00:00:00:07"}`} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel() // each on a thread of its own, which waits for its own children only
 			l := newLab(t, `"ranges":[[{"subnet":"10.0.0.0/29"}],[{"subnet":"fd00::/125"}]]`+keys) // five pods, six
 			other := l.pod("other")
 			l.add(other)

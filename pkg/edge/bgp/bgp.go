@@ -124,6 +124,7 @@ type Speaker struct {
 	cfg       Config
 	log       *slog.Logger
 	onSession func(Session)
+	sendAll   func(peer netip.Addr) // softOut, but for tests
 	srv       *server.BgpServer
 	started   chan struct{}
 	ready     chan struct{} // closed by the first Announce
@@ -158,6 +159,7 @@ func New(cfg Config, log *slog.Logger, onSession func(Session)) *Speaker {
 		onSession(x)
 	}
 	s := &Speaker{cfg: cfg, log: log, onSession: inTurn, started: make(chan struct{}), ready: make(chan struct{}), peers: make(chan []Peer, 1), announced: map[netip.Prefix]route.Announcement{}, policy: newPolicyInput(cfg)}
+	s.sendAll = s.softOut
 	s.begin = sync.OnceFunc(func() { close(s.ready) })
 	s.learned.init()
 	s.sessions.init(cfg.Peers)

@@ -59,7 +59,7 @@ func (s *Speaker) watch(ctx context.Context) error {
 		OnPeerUpdate: s.peerEvent,
 		OnPathEor: func(p *apiutil.Path, _ time.Time) {
 			if p.PeerAddress.IsValid() {
-				s.sessions.update(p.PeerAddress, func(x *entry) {
+				s.synced(p.PeerAddress, func(x *entry) {
 					delete(x.untold, p.Family)
 					x.Synced = x.State == Established && len(x.untold) == 0
 				})

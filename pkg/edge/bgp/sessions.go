@@ -34,6 +34,7 @@ type entry struct {
 	cutOff bool // it sent too much: begin anew only after a minute
 	live   bool // gobgp holds it for established
 	ended  bool // by us: what gobgp says of it is no news
+	unsure bool // it may have missed something: see resend
 	// untold are the families whose End-of-RIB (RFC 4724 section 2) has not come yet.
 	untold map[bgp.Family]bool
 	said   string // why the peer ends the session, in its own words
@@ -89,6 +90,15 @@ func (t *sessions) state(addr netip.Addr) State {
 		return s.State
 	}
 	return Idle
+}
+
+// look hands f a session that is known.
+func (t *sessions) look(addr netip.Addr, f func(*entry)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e := t.byAddr[addr]; e != nil {
+		f(e)
+	}
 }
 
 // update changes one session and returns it and whether it differs in state or problem. f may find the zero Session.
@@ -213,7 +223,11 @@ func (t *sessions) forget(addr netip.Addr) {
 
 // report notes why a configured peer has no session and tells whoever listens, once per reason.
 func (s *Speaker) report(name string, state State, problem string) {
-	x, changed := s.sessions.updateName(name, func(x *entry) { x.State, x.Problem = state, problem })
+	x, changed := s.sessions.updateName(name, func(x *entry) {
+		if !x.live { // else the peer has connected to us meanwhile
+			x.State, x.Problem = state, problem
+		}
+	})
 	if changed {
 		s.onSession(x)
 	}
@@ -252,12 +266,15 @@ func (s *Speaker) peerEvent(ev *apiutil.WatchEventMessage_PeerEvent, _ time.Time
 	reason := ev.Peer.State.DisconnectReason
 	x, changed := s.sessions.update(addr, func(x *entry) {
 		lost := x.State == Established && state != Established
+		if x.Dynamic && state == Established && !x.live {
+			x.ended = false // whatever became of the session that we ended, this is another one
+		}
 		switch {
 		case state == Established:
 			x.ASN, x.RouterID, x.Problem = ev.Peer.State.PeerASN, ev.Peer.State.RouterID, ""
 			x.Kept = false
 			x.onLink = s.sessions.reaches(addr)
-			x.untold = spoken(ev.Peer.State)
+			x.untold, x.unsure = spoken(ev.Peer.State), false
 		case x.ended:
 		case lost && ev.Peer.State.DisconnectMessage == "":
 			x.Problem = "the session ended without a reason"

@@ -280,7 +280,10 @@ func leases(h view.Host) []Finding {
 			f.Warning, f.Repair = true, &Repair{Op: ReleaseLease, Lease: &s.Lease}
 		case s.Container == "":
 			f.Warning, f.Cause = true, ""
-			f.Fix = "l3ctl ipam import-host-local, or remove the file"
+			f.Fix = "see that no pod has it, and remove the file"
+			if s.HostLocal != "" {
+				f.Fix = "see that no pod has it: l3ctl ipam release --force " + s.Addr.String()
+			}
 		default:
 			f.Cause, f.Fix = "the lease was removed by hand, or the pod was made by another plugin", "l3ctl ipam import-host-local; else delete the pod and let it be made anew"
 		}

@@ -98,7 +98,9 @@ func Strays(h view.Host, portOf func(container, ifName string) string) []Stray {
 	for _, l := range h.Leases {
 		switch {
 		case l.Container == "":
-			out = append(out, Stray{Lease: l, Why: "the file is not one of our leases (another plugin's? l3ctl ipam import-host-local takes those over)"})
+			out = append(out, Stray{Lease: l, Why: "its file names no container (a crash of host-local, or of the machine, leaves such): nobody can tell whose it is"})
+		case !alive(h, l, portOf) && l.HostLocal != "":
+			out = append(out, Stray{Lease: l, Stale: true, Why: "its container, which had it from host-local, is not on this node any more"})
 		case !alive(h, l, portOf):
 			out = append(out, Stray{Lease: l, Stale: true, Why: "its container has no interface on this node any more"})
 		}
@@ -131,74 +133,5 @@ func alive(h view.Host, l view.Lease, portOf func(string, string) string) bool {
 
 // leased reports a network whose addresses our leases give.
 func leased(h view.Host, network string) bool {
-	return slices.ContainsFunc(h.Networks, func(n view.Network) bool {
-		return n.Name == network && n.Delegate == "" && slices.Contains(n.Plugins, "bridge-l3")
-	})
-}
-
-// Foreign is one record of host-local: a file named by an address, which says container and interface in two lines.
-type Foreign struct {
-	Addr      netip.Addr `json:"address"`
-	Container string     `json:"containerID"`
-	IfName    string     `json:"ifname"`
-}
-
-// ParseForeign reads one file of a host-local directory; ok is false for its lock and its cursors.
-func ParseForeign(name, text string) (f Foreign, ok bool, err error) {
-	a, err := netip.ParseAddr(strings.ReplaceAll(name, "_", ":")) // on file systems without colons
-	if err != nil {
-		return Foreign{}, false, nil //nolint:nilerr // lock, last_reserved_ip.0
-	}
-	id, ifName, _ := strings.Cut(strings.TrimSpace(text), "\n")
-	f = Foreign{Addr: a, Container: strings.TrimSpace(id), IfName: strings.TrimSpace(ifName)}
-	if f.IfName == "" {
-		f.IfName = "eth0" // host-local before 0.7 wrote the container only
-	}
-	if f.Container == "" {
-		return Foreign{}, false, fmt.Errorf("%s: is empty: a crash of host-local left it; nobody can tell whose it was", name)
-	}
-	return f, true, nil
-}
-
-// Fate is what becomes of a foreign record.
-type Fate struct {
-	Foreign
-	Pod      string `json:"pod,omitempty"`
-	Held     bool   `json:"held"`               // this owner has the lease already
-	Conflict string `json:"conflict,omitempty"` // who holds the address instead
-	Dead     bool   `json:"dead"`               // the runtime knows no such container any more: taken all the same
-}
-
-// Plan decides what becomes of every record. What is in use must never be given again, so a record whose container the
-// runtime does not know is taken too: GC releases it, if it is nobody's.
-func Plan(h view.Host, network string, records []Foreign) []Fate {
-	var out []Fate
-	for _, r := range records {
-		f := Fate{Foreign: r, Dead: true}
-		for _, p := range h.Pods {
-			if p.Container == r.Container && p.Alive {
-				f.Pod, f.Dead = p.Name, false
-			}
-		}
-		for _, l := range h.Leases {
-			if l.Network != network || l.Addr != r.Addr {
-				continue
-			}
-			if l.Container == r.Container && l.IfName == r.IfName {
-				f.Held = true
-			} else if l.Container != "" {
-				f.Conflict = fmt.Sprintf("%s is leased to %s (container %s)", r.Addr, name(l), l.Container)
-			}
-		}
-		out = append(out, f)
-	}
-	slices.SortFunc(out, func(a, b Fate) int { return a.Addr.Compare(b.Addr) })
-	return out
-}
-
-func name(l view.Lease) string {
-	if l.Pod != "" {
-		return "pod " + l.Pod
-	}
-	return "interface " + l.IfName
+	return slices.ContainsFunc(h.Networks, func(n view.Network) bool { return n.Name == network && n.Leases() })
 }

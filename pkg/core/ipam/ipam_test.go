@@ -43,7 +43,7 @@ func TestStrays(t *testing.T) {
 	want := []string{
 		"10.10.10.4 is in use by a pod, but no lease holds it: it could be given twice",
 		"10.10.10.5 stale: its container has no interface on this node any more",
-		"10.10.10.6 the file is not one of our leases (another plugin's? l3ctl ipam import-host-local takes those over)",
+		"10.10.10.6 its file names no container (a crash of host-local, or of the machine, leaves such): nobody can tell whose it is",
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
@@ -70,39 +70,40 @@ func TestCountMindsRanges(t *testing.T) {
 	}
 }
 
-func TestParseForeign(t *testing.T) {
-	for _, row := range []struct {
-		what, name, text string
-		want             Foreign
-		ok               bool
-		err              string
-	}{
-		{"a lease of today", "10.10.10.7", "0a1b\r\neth0", Foreign{addr("10.10.10.7"), "0a1b", "eth0"}, true, ""},
-		{"a lease of an old host-local", "10.10.10.7", "0a1b", Foreign{addr("10.10.10.7"), "0a1b", "eth0"}, true, ""},
-		{"an IPv6 lease where colons are no names", "fd00_10__7", "0a1b\r\nnet1", Foreign{addr("fd00:10::7"), "0a1b", "net1"}, true, ""},
-		{"the cursor", "last_reserved_ip.0", "10.10.10.7", Foreign{}, false, ""},
-		{"the lock", "lock", "", Foreign{}, false, ""},
-		{"an empty file after a crash", "10.10.10.7", "", Foreign{}, false, "is empty"},
-	} {
-		t.Run(row.what, func(t *testing.T) {
-			got, ok, err := ParseForeign(row.name, row.text)
-			if ok != row.ok || got != row.want || (err == nil) != (row.err == "") || err != nil && !strings.Contains(err.Error(), row.err) {
-				t.Errorf("got %+v, %t, %v", got, ok, err)
-			}
-		})
+// Files of host-local hold addresses as leases do, for as long as their containers live.
+func TestStraysOfHostLocal(t *testing.T) {
+	h := host()
+	h.Leases = []view.Lease{
+		{Network: "l3edge", Addr: addr("10.10.10.3"), Container: "b", IfName: "eth0"},
+		{Network: "l3edge", Addr: addr("10.10.10.4"), Container: "c", IfName: "eth0", HostLocal: "/x/10.10.10.4"},
+		{Network: "l3edge", Addr: addr("10.10.10.9"), Container: "gone", IfName: "eth0", HostLocal: "/x/10.10.10.9"},
+	}
+	got := Strays(h, portOf)
+	if len(got) != 1 || got[0].Addr != addr("10.10.10.9") || !got[0].Stale || !strings.Contains(got[0].Why, "had it from host-local") {
+		t.Errorf("got %+v", got)
 	}
 }
 
 func TestPlan(t *testing.T) {
-	got := Plan(host(), "l3edge", []Foreign{
-		{addr("10.10.10.9"), "gone", "eth0"}, {addr("10.10.10.4"), "c", "eth0"},
-		{addr("10.10.10.3"), "b", "eth0"}, {addr("10.10.10.2"), "z", "eth0"},
+	h := host()
+	h.Pods = append(h.Pods, view.Pod{Name: "default/e", Container: "e", IfName: "net1", Network: "old", Alive: true, Addrs: []netip.Addr{addr("10.10.10.7")}})
+	h.Leases = append(h.Leases, view.Lease{Network: "l3edge", Addr: addr("10.10.10.4"), Container: "c", IfName: "eth0", HostLocal: "/x"})
+	const empty = "the file is empty"
+	got := Plan(h, "l3edge", "old", []Foreign{
+		{addr("10.10.10.9"), "gone", "eth0", ""}, {addr("10.10.10.4"), "c", "eth0", ""},
+		{addr("10.10.10.3"), "b", "eth0", ""}, {addr("10.10.10.2"), "z", "eth0", ""},
+		{addr("10.10.10.7"), "", "", empty}, {addr("10.10.10.8"), "", "", empty},
 	})
+	of := func(a, container, ifName string) Foreign {
+		return Foreign{Addr: addr(a), Container: container, IfName: ifName}
+	}
 	want := []Fate{
-		{Foreign: Foreign{Addr: addr("10.10.10.2"), Container: "z", IfName: "eth0"}, Dead: true, Conflict: "10.10.10.2 is leased to interface eth0 (container a)"},
-		{Foreign: Foreign{Addr: addr("10.10.10.3"), Container: "b", IfName: "eth0"}, Pod: "default/b", Held: true},
-		{Foreign: Foreign{Addr: addr("10.10.10.4"), Container: "c", IfName: "eth0"}, Pod: "default/c"},
-		{Foreign: Foreign{Addr: addr("10.10.10.9"), Container: "gone", IfName: "eth0"}, Dead: true},
+		{Network: "l3edge", Foreign: of("10.10.10.2", "z", "eth0"), Dead: true, Conflict: "10.10.10.2 is leased to interface eth0 (container a)"},
+		{Network: "l3edge", Foreign: of("10.10.10.3", "b", "eth0"), Pod: "default/b", Held: true},
+		{Network: "l3edge", Foreign: of("10.10.10.4", "c", "eth0"), Pod: "default/c"},
+		{Network: "l3edge", Foreign: of("10.10.10.7", "e", "net1"), Pod: "default/e"},
+		{Network: "l3edge", Foreign: Foreign{Addr: addr("10.10.10.8"), Problem: empty}, Dead: true},
+		{Network: "l3edge", Foreign: of("10.10.10.9", "gone", "eth0"), Dead: true},
 	}
 	if d := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); d != "" {
 		t.Errorf("(-want +got):\n%s", d)

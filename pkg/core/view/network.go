@@ -46,6 +46,9 @@ type rawPlugin struct {
 	} `json:"ipam"`
 }
 
+// Leases reports that bridge-l3 itself gives the network's addresses.
+func (n Network) Leases() bool { return n.Delegate == "" && slices.Contains(n.Plugins, "bridge-l3") }
+
 // Ours are the plugin types that make a network one of ours.
 var Ours = []string{"bridge-l3", "portal"}
 

@@ -249,6 +249,7 @@ type Lease struct {
 	IfName    string     `json:"ifname,omitempty"`
 	Pod       string     `json:"pod,omitempty"`
 	Since     time.Time  `json:"since,omitzero"`
+	HostLocal string     `json:"hostLocal,omitempty"` // path of the file, where host-local wrote it and not we
 }
 
 // Link finds an interface by name.

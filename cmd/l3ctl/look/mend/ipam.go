@@ -19,6 +19,7 @@ import (
 	"github.com/l3edge/l3edge/cmd/l3ctl/look"
 	"github.com/l3edge/l3edge/pkg/core/attach"
 	"github.com/l3edge/l3edge/pkg/core/ipam"
+	"github.com/l3edge/l3edge/pkg/core/mark"
 	"github.com/l3edge/l3edge/pkg/core/view"
 	"github.com/l3edge/l3edge/pkg/edge/lease"
 )
@@ -58,7 +59,11 @@ func newIPAMShow() *cobra.Command {
 				}
 				look.Say(w, "ADDRESS\tPOD\tCONTAINER\tINTERFACE\tSINCE")
 				for _, l := range a.Leases {
-					look.Say(w, "%s\t%s\t%.13s\t%s\t%s", l.Addr, cmp.Or(l.Pod, "-"), cmp.Or(l.Container, "?"), l.IfName, l.Since.Format(time.DateTime))
+					from := ""
+					if l.HostLocal != "" {
+						from = " (host-local)"
+					}
+					look.Say(w, "%s\t%s\t%.13s\t%s\t%s%s", l.Addr, cmp.Or(l.Pod, "-"), cmp.Or(l.Container, "?"), l.IfName, l.Since.Format(time.DateTime), from)
 				}
 			}
 		})
@@ -127,31 +132,31 @@ func release(w io.Writer, h view.Host, text string, force bool) error {
 	l := h.Leases[i]
 	gone, err := drop(h, l, force)
 	if err == nil && gone {
-		_, err = fmt.Fprintf(w, "%s of %s is free\n", a, cmp.Or(l.Pod, l.Container))
+		_, err = fmt.Fprintf(w, "%s of %s is free\n", a, cmp.Or(l.Pod, l.Container, "nobody"))
 	}
 	return err
 }
 
 // drop releases one address. Its attachment is locked meanwhile, so that an ADD under way is waited for and seen; the
-// attachment itself goes with its last address.
+// attachment itself goes with its last address, and with it what host-local holds of it.
 func drop(h view.Host, l view.Lease, force bool) (bool, error) {
 	network, ok := find(h.Networks, l.Network)
-	if !ok || l.Container == "" {
+	if !ok || l.Container == "" && l.HostLocal == "" {
 		return false, fmt.Errorf("%s: is not one of our leases", l.Addr)
 	}
-	held, err := look.Store(network).Find(lease.Owner{ContainerID: l.Container, IfName: l.IfName})
+	owner := lease.Owner{ContainerID: l.Container, IfName: l.IfName}
+	if l.HostLocal != "" {
+		return dropHostLocal(l, owner, force)
+	}
+	held, err := look.Store(network).Find(owner)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil // released meanwhile
 	} else if err != nil {
 		return false, err
 	}
 	defer held.Close()
-	if !force {
-		if used, err := look.Used(l.Container, l.IfName); err != nil {
-			return false, err
-		} else if used {
-			return false, fmt.Errorf("%s: %s still uses it: delete the pod, or say --force", l.Addr, cmp.Or(l.Pod, "container "+l.Container))
-		}
+	if err := unused(l, force); err != nil {
+		return false, err
 	}
 	others, err := held.Holds(nil)
 	if err != nil {
@@ -160,7 +165,33 @@ func drop(h view.Host, l view.Lease, force bool) (bool, error) {
 	if len(others) > 1 {
 		return true, held.Drop(l.Addr)
 	}
-	return true, held.Release(others)
+	return true, errors.Join(held.Release(others), lease.At(filepath.Join(mark.HostLocalDir, l.Network)).DropForeign(owner))
+}
+
+// dropHostLocal removes what host-local holds of an attachment, or by force the file that names none.
+func dropHostLocal(l view.Lease, owner lease.Owner, force bool) (bool, error) {
+	if l.Container == "" {
+		if !force {
+			return false, fmt.Errorf("%s: %s names no container: say --force when no pod has the address", l.Addr, l.HostLocal)
+		}
+		return true, os.Remove(l.HostLocal)
+	}
+	if err := unused(l, force); err != nil {
+		return false, err
+	}
+	return true, lease.At(filepath.Dir(l.HostLocal)).DropForeign(owner)
+}
+
+// unused refuses while somebody uses the address.
+func unused(l view.Lease, force bool) error {
+	if force {
+		return nil
+	}
+	used, err := look.Used(l.Container, l.IfName)
+	if used {
+		err = fmt.Errorf("%s: %s still uses it: delete the pod, or say --force", l.Addr, cmp.Or(l.Pod, "container "+l.Container))
+	}
+	return err
 }
 
 func find(ns []view.Network, name string) (view.Network, bool) {
@@ -169,112 +200,4 @@ func find(ns []view.Network, name string) (view.Network, bool) {
 		return view.Network{}, false
 	}
 	return ns[i], true
-}
-
-func newIPAMImport() *cobra.Command {
-	dir, network, dry := "/var/lib/cni/networks", "", false
-	cmd := &cobra.Command{
-		Use: "import-host-local", Short: "Take over the addresses that a running node's pods hold from host-local", Args: cobra.NoArgs,
-		Long: `Take over the addresses that a running node's pods hold from host-local, so that bridge-l3 gives none of them twice.
-Nothing of host-local's is changed, and doing it again changes nothing. Status 2 when an address is leased to another already.`,
-		Example: "  l3ctl ipam import-host-local --dry-run\n  l3ctl ipam import-host-local",
-	}
-	cmd.Flags().StringVar(&dir, "dir", dir, "where host-local keeps its `directory` of each network")
-	cmd.Flags().StringVar(&network, "network", "", "only the network of this `name`; default: every one of ours")
-	cmd.Flags().BoolVar(&dry, "dry-run", false, "say what would be done")
-	format := look.Output(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		h := look.Host(cmd.Context())
-		if _, ok := find(h.Networks, network); network != "" && !ok {
-			return fmt.Errorf("--network: no configuration list names %q together with one of our plugins", network)
-		}
-		fates := []ipam.Fate{}
-		conflict := false
-		for _, n := range h.Networks {
-			if network != "" && n.Name != network {
-				continue
-			}
-			records, err := foreign(filepath.Join(dir, n.Name))
-			if err != nil {
-				return err
-			}
-			for _, f := range ipam.Plan(h, n.Name, records) {
-				if f.Conflict == "" && !f.Held && !dry {
-					if err := claim(n, f); errors.Is(err, lease.ErrTaken) {
-						f.Conflict = err.Error()
-					} else if err != nil {
-						return err
-					}
-				}
-				conflict = conflict || f.Conflict != ""
-				fates = append(fates, f)
-			}
-		}
-		if err := format.Print(cmd, fates, func(w io.Writer) { printFates(w, fates, dry) }); err != nil || !conflict {
-			return err
-		}
-		return look.Unhealthy
-	}
-	return cmd
-}
-
-func printFates(w io.Writer, fates []ipam.Fate, dry bool) {
-	done := "taken over"
-	if dry {
-		done = "would be taken over"
-	}
-	for _, f := range fates {
-		what := done
-		switch {
-		case f.Conflict != "":
-			what = "CONFLICT: " + f.Conflict
-		case f.Held:
-			what = "is ours already"
-		case f.Dead:
-			what += "; the runtime knows no such container now: its GC releases the address, or l3ctl ipam release"
-		}
-		look.Say(w, "%s\t%s\t%s", f.Addr, cmp.Or(f.Pod, "container "+f.Container), what)
-	}
-	if len(fates) == 0 {
-		look.Say(w, "host-local holds no address of our networks")
-	}
-}
-
-// foreign reads a directory of host-local; one that is not there is empty.
-func foreign(dir string) ([]ipam.Foreign, error) {
-	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	} else if err != nil {
-		return nil, err
-	}
-	var out []ipam.Foreign
-	var errs []error
-	for _, e := range entries {
-		text, err := os.ReadFile(filepath.Join(dir, e.Name()))
-		if e.IsDir() || errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		f, ok, perr := ipam.ParseForeign(e.Name(), string(text))
-		if err := errors.Join(err, perr); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", dir, err))
-		} else if ok {
-			out = append(out, f)
-		}
-	}
-	return out, errors.Join(errs...)
-}
-
-// claim makes f a lease of ours.
-func claim(n view.Network, f ipam.Fate) error {
-	l, err := look.Store(n).Begin(lease.Record{Owner: lease.Owner{ContainerID: f.Container, IfName: f.IfName}, Pod: f.Pod})
-	if err != nil {
-		return err
-	}
-	defer l.Close()
-	err = l.Take(f.Addr)
-	if held, herr := l.Holds(nil); err != nil && herr == nil && len(held) == 0 {
-		return errors.Join(err, l.Release(nil))
-	}
-	return err
 }

@@ -62,10 +62,19 @@ type Record struct {
 }
 
 // Store is the leases of one network.
-type Store struct{ dir string }
+type Store struct {
+	// Beside are directories of other stores whose addresses are taken too: those of other networks of the node, and of
+	// the reference plugin that a node comes from. They need not be there.
+	Beside []string
+
+	dir string
+}
 
 // At is the store in dir, which need not exist yet.
 func At(dir string) *Store { return &Store{dir: dir} }
+
+// ErrTooLong says that no attachment of that container id can be made, nor has been.
+var ErrTooLong = errors.New("container id and interface name are longer than the 254 letters that a lease file's name can hold")
 
 // Lease is one attachment, locked against other processes until Close.
 type Lease struct {
@@ -76,8 +85,8 @@ type Lease struct {
 	ino   uint64
 }
 
-// Begin makes the attachment or, if it exists, opens it as it is. It fails with ErrBusy when another process does not
-// let go of it.
+// Begin makes the attachment or, if it exists, opens it; its record says then what r says, and Guarded what it said before
+// too, which is still to be undone. It fails with ErrBusy when another process does not let go of it.
 func (s *Store) Begin(r Record) (*Lease, error) {
 	name, err := r.Owner.fileName()
 	if err != nil {
@@ -89,15 +98,22 @@ func (s *Store) Begin(r Record) (*Lease, error) {
 		if !errors.Is(err, fs.ErrExist) {
 			return l, err
 		}
-		if l, err = s.open(name, deadline); !errors.Is(err, fs.ErrNotExist) {
-			return l, err
+		if l, err = s.open(name, deadline); errors.Is(err, fs.ErrNotExist) {
+			continue // released meanwhile
 		}
+		if err == nil {
+			err = l.update(r)
+		}
+		return l, err
 	}
 }
 
 // Find opens the attachment; the error is fs.ErrNotExist when there is none.
 func (s *Store) Find(o Owner) (*Lease, error) {
 	name, err := o.fileName()
+	if errors.Is(err, ErrTooLong) {
+		return nil, fmt.Errorf("%w: %w", err, fs.ErrNotExist)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -217,17 +233,40 @@ func (s *Store) open(name string, deadline time.Time) (*Lease, error) {
 func (l *Lease) Take(a netip.Addr) error {
 	path := l.store.path(a.String())
 	err := l.link(path)
+	if err == nil {
+		if other := l.store.beside(a); other != "" {
+			return errors.Join(fmt.Errorf("%s is held by %s: %w", a, holder(other), ErrTaken), l.Drop(a))
+		}
+		return nil
+	}
 	if !errors.Is(err, fs.ErrExist) {
 		return wrap("claim "+a.String(), err)
 	}
 	if ino, err := inode(path); err == nil && ino == l.ino {
 		return nil
 	}
-	holder := "somebody"
-	if text, err := os.ReadFile(path); err == nil {
-		holder = describe(text)
+	return fmt.Errorf("%s is held by %s: %w", a, holder(path), ErrTaken)
+}
+
+// holder says whose the file of an address is.
+func holder(path string) string {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return "somebody (" + path + ")"
 	}
-	return fmt.Errorf("%s is held by %s: %w", a, holder, ErrTaken)
+	return describe(text)
+}
+
+// beside returns the file by which another store holds the address, if any. It is looked for when the address has been
+// claimed: of two stores that give the same one at once, neither keeps it.
+func (s *Store) beside(a netip.Addr) string {
+	for _, dir := range s.Beside {
+		path := dir + "/" + a.String()
+		if _, err := inode(path); err == nil {
+			return path
+		}
+	}
+	return ""
 }
 
 // Holds lists the addresses of the lease. hint, which may be wrong or empty, saves reading the directory.
@@ -292,7 +331,10 @@ func (l *Lease) Close() { _ = unix.Close(l.fd) }
 // fileName is the owner's name in by-owner. An @ cannot occur in a container id.
 func (o Owner) fileName() (string, error) {
 	name := o.ContainerID + "@" + o.IfName
-	if len(name) > 255 || strings.ContainsAny(name, "/\x00") || strings.Contains(o.ContainerID, "@") {
+	if len(name) > 255 { // NAME_MAX
+		return "", ErrTooLong
+	}
+	if strings.ContainsAny(name, "/\x00") || strings.Contains(o.ContainerID, "@") {
 		return "", fmt.Errorf("container id %q does not fit in a file name", o.ContainerID)
 	}
 	return name, nil

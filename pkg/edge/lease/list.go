@@ -51,15 +51,36 @@ func (s *Store) List() ([]Entry, error) {
 	return out, nil
 }
 
-// Count is how many of the addresses that keep accepts are held.
+// Count is how many of the addresses that keep accepts are held, here or in a store beside.
 func (s *Store) Count(keep func(netip.Addr) bool) (int, error) {
+	held, err := s.taken()
 	n := 0
-	err := s.each(func(a netip.Addr, _ uint64) {
+	for a := range held {
 		if keep(a) {
 			n++
 		}
-	})
+	}
 	return n, err
+}
+
+// taken reads the addresses that are held, here or in a store beside.
+func (s *Store) taken() (map[netip.Addr]bool, error) {
+	held := map[netip.Addr]bool{}
+	var errs []error
+	for _, dir := range append([]string{s.dir}, s.Beside...) {
+		errs = append(errs, At(dir).each(func(a netip.Addr, _ uint64) { held[a] = true }))
+	}
+	return held, errors.Join(errs...)
+}
+
+// Networks are the names of the stores in a directory, which need not be there, in no order.
+func Networks(dir string) (names []string, err error) {
+	err = eachName(dir, func(name string, _ uint64) {
+		if !strings.HasPrefix(name, ".") {
+			names = append(names, name)
+		}
+	})
+	return names, err
 }
 
 // Owners lists the attachments, those without an address too.
@@ -89,7 +110,7 @@ func (s *Store) each(f func(netip.Addr, uint64)) error {
 // eachName reads a directory, which need not be there.
 func eachName(dir string, f func(name string, ino uint64)) error {
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
 		return nil
 	}
 	if err != nil {

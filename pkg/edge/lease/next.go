@@ -29,6 +29,11 @@ func (l *Lease) Next(set pool.Set, index int) (netip.Addr, error) {
 			continue
 		}
 		err := l.link(l.store.path(a.String()))
+		if err == nil && l.store.beside(a) != "" {
+			if err = l.Drop(a); err == nil {
+				err = fs.ErrExist
+			}
+		}
 		if err == nil {
 			writeCursor(cursor, a)
 			return a, nil
@@ -37,8 +42,7 @@ func (l *Lease) Next(set pool.Set, index int) (netip.Addr, error) {
 			return netip.Addr{}, fmt.Errorf("claim %s: %w", a, err)
 		}
 		if tries++; tries == crowded {
-			taken = map[netip.Addr]bool{}
-			if err := l.store.each(func(a netip.Addr, _ uint64) { taken[a] = true }); err != nil {
+			if taken, err = l.store.taken(); err != nil {
 				return netip.Addr{}, err
 			}
 		}

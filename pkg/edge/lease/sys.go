@@ -88,6 +88,34 @@ func (l *Lease) read(name string) error {
 	return nil
 }
 
+// update writes what an ADD that goes on with the attachment knows better, in one write, so that nobody reads half of it.
+func (l *Lease) update(r Record) error {
+	r.Guarded = r.Guarded || l.Guarded
+	if r == l.Record {
+		return nil
+	}
+	fd, err := unix.Open("/proc/self/fd/"+strconv.Itoa(l.fd), unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return wrap("write lease", err)
+	}
+	defer unix.Close(fd) //nolint:errcheck // written, or not
+	text := r.encode()
+	if n, err := l.size(); err == nil && n > len(text) { // what is longer ends in space
+		text = append(text, bytes.Repeat([]byte{' '}, n-len(text))...)
+	}
+	if err := writeAll(fd, text); err != nil {
+		return wrap("write lease", err)
+	}
+	l.Record = r
+	return nil
+}
+
+func (l *Lease) size() (int, error) {
+	var st unix.Stat_t
+	err := unix.Fstat(l.fd, &st)
+	return int(st.Size), err
+}
+
 func inode(path string) (uint64, error) {
 	var st unix.Stat_t
 	err := unix.Stat(path, &st)

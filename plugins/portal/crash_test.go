@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -172,5 +173,30 @@ func (w *world) recover(config string, how int) {
 		w.must("GC", "", `,"cni.dev/valid-attachments":[{"containerID":"id-other","ifname":"eth0"}]`)
 	default:
 		w.must("DEL", "web", "")
+	}
+}
+
+// TestAddWhoseRuntimeIsGoneLeavesNothing: nobody reads its result any more, and a DEL has been before it.
+func TestAddWhoseRuntimeIsGoneLeavesNothing(t *testing.T) {
+	w := newWorld(t)
+	w.must("ADD", "other", ports(`{"hostPort":81,"containerPort":80}`)+withPrev("other"))
+	before := w.left()
+	r, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close() //nolint:errcheck // a test
+	cmd := exec.Command(w.self())
+	cmd.Env, cmd.Stdin = w.env("ADD", "web"), strings.NewReader(w.stdin(ports(web80)+withPrev("web")))
+	cmd.Stdout, cmd.Stderr = out, out
+	var exit *exec.ExitError
+	if err := w.node.Do(cmd.Run); !errors.As(err, &exit) || exit.ExitCode() != 1 {
+		t.Errorf("it ended with %v, want exit status 1", err)
+	}
+	if left := w.left(); !slices.Equal(left, before) {
+		t.Errorf("left %q, want %q", left, before)
 	}
 }

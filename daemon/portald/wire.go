@@ -20,6 +20,7 @@ import (
 	"github.com/l3edge/l3edge/pkg/core/mark"
 	"github.com/l3edge/l3edge/pkg/core/node"
 	"github.com/l3edge/l3edge/pkg/core/portal"
+	"github.com/l3edge/l3edge/pkg/core/service"
 	"github.com/l3edge/l3edge/pkg/core/version"
 	"github.com/l3edge/l3edge/pkg/edge/conntrack"
 	"github.com/l3edge/l3edge/pkg/edge/control"
@@ -76,12 +77,19 @@ func wire(c config, log *slog.Logger, n node.Node, m *manager) *wiring {
 	}
 	w.beacon = portals.NewBeacon(func() error { return w.keeper.Healthy() })
 	o.HealthPorts = w.beacon.Apply
-	o.Flows = func(stale func(to, by netip.AddrPort) bool) error {
-		return conntrack.ForgetServices(func(f conntrack.Flow) bool { return stale(f.To, f.By) })
-	}
+	o.Flows = forgetFlows
 	w.keeper = portals.New(o)
 	w.user.node = w.keeper.Node
 	return w
+}
+
+// forgetFlows is portals.Options.Flows by way of conntrack.
+func forgetFlows(p service.Protocol, few []portals.Led, stale func(portals.Led) bool) error {
+	var each []conntrack.Match
+	for _, l := range few {
+		each = append(each, conntrack.Match{Protocol: p, To: l.To, By: l.By})
+	}
+	return conntrack.ForgetServices(p, each, func(f conntrack.Flow) bool { return stale(portals.Led{To: f.To, By: f.By}) })
 }
 
 // claim comes first of all: nothing is touched while another portald runs on this node, whatever socket that one has.

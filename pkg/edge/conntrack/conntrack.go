@@ -86,19 +86,23 @@ func forget(fd int, family byte, request []byte, which func(Flow) bool) error {
 		if len(proto) != 1 || !which(Flow{service.Protocol(proto[0]), address(orig, ipDst, protoDst), address(attr(b, ctaTupleReply), ipSrc, protoSrc)}) {
 			return
 		}
-		m := header(msgDelete, unix.NLM_F_ACK, family)
-		m = appendAttr(m, ctaTupleOrig|nested, orig)
-		for _, typ := range []uint16{ctaID, ctaZone} {
-			if v := attr(b, typ); v != nil {
-				m = appendAttr(m, typ, v)
-			}
-		}
-		gone = append(gone, m)
+		gone = append(gone, removal(family, b))
 	})
 	if err != nil {
 		return fmt.Errorf("list flows: %w", err)
 	}
 	return remove(fd, gone)
+}
+
+// removal is the request to delete a flow that was listed.
+func removal(family byte, b []byte) []byte {
+	m := appendAttr(header(msgDelete, unix.NLM_F_ACK, family), ctaTupleOrig|nested, attr(b, ctaTupleOrig))
+	for _, typ := range []uint16{ctaID, ctaZone} {
+		if v := attr(b, typ); v != nil {
+			m = appendAttr(m, typ, v)
+		}
+	}
+	return m
 }
 
 func remove(fd int, gone [][]byte) error {

@@ -4,7 +4,9 @@ package portals
 
 import (
 	"errors"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -40,12 +42,28 @@ func TestStaleFlowsAreForgotten(t *testing.T) {
 		{"all endpoints go", dns(service.UDP, a, b), dns(service.UDP), NFTables, [][2]string{flow(a), flow(b)}, nil},
 		{"the service goes", dns(service.UDP, a), services("web 10.100.0.5"), NFTables, [][2]string{flow(a)}, [][2]string{{a, a}, {"192.0.2.1:53", "192.0.2.1:53"}}},
 		{"the service comes, and a flow went past it", services("web 10.100.0.5"), dns(service.UDP, a), NFTables, [][2]string{flow("10.100.0.10:53")}, [][2]string{flow(a)}},
-		{"the proxy's flows go on when endpoints change", dns(service.UDP, a), dns(service.UDP, b), Userspace, [][2]string{flow(a)}, [][2]string{flow(proxy)}},
+		{"a connection waits for an endpoint that goes", dns(service.TCP, a, b), dns(service.TCP, b), NFTables, [][2]string{flow(a)}, [][2]string{flow(b), {a, a}}},
+		{"the service comes, and a connection went past it", services("web 10.100.0.5"), dns(service.TCP, a), NFTables, [][2]string{flow("10.100.0.10:53")}, [][2]string{flow(a)}},
+		{"the proxy's flows go on when the service comes", services("web 10.100.0.5"), dns(service.UDP, b), Userspace, [][2]string{flow(a)}, [][2]string{flow(proxy)}},
 		{"the proxy's flows end with the service", dns(service.UDP, a), services("web 10.100.0.5"), Userspace, [][2]string{flow(proxy)}, nil},
 	} {
-		var ask func(to, by netip.AddrPort) bool
+		p := service.TCP
+		for _, s := range []service.Snapshot{tt.before, tt.after} {
+			for name, svc := range s.Services {
+				if name.Name == "dns" {
+					p = svc.Ports[0].Protocol
+				}
+			}
+		}
+		var ask func(Led) bool
+		var few []Led
 		r := newRig(tt.mode, func(o *Options) {
-			o.Flows = func(stale func(to, by netip.AddrPort) bool) error { ask = stale; return nil }
+			o.Flows = func(of service.Protocol, led []Led, stale func(Led) bool) error {
+				if of == p {
+					ask, few = stale, led
+				}
+				return nil
+			}
 		})
 		r.SetSnapshot(tt.before, nil)
 		r.sync(t)
@@ -60,8 +78,12 @@ func TestStaleFlowsAreForgotten(t *testing.T) {
 		}
 		for want, flows := range map[bool][][2]string{true: tt.stale, false: tt.kept} {
 			for _, f := range flows {
-				if got := ask(netip.MustParseAddrPort(f[0]), netip.MustParseAddrPort(f[1])); got != want {
-					t.Errorf("%s: %s answered by %s is stale: %v", tt.name, f[0], f[1], got)
+				led := Led{netip.MustParseAddrPort(f[0]), netip.MustParseAddrPort(f[1])}
+				if got := ask(led); got != want {
+					t.Errorf("%s: %s answered by %s is stale: %v", tt.name, led.To, led.By, got)
+				}
+				if few != nil && slices.Contains(few, led) != want {
+					t.Errorf("%s: %s answered by %s is not %v among %v", tt.name, led.To, led.By, want, few)
 				}
 			}
 		}
@@ -69,15 +91,23 @@ func TestStaleFlowsAreForgotten(t *testing.T) {
 }
 
 func TestFlowsAreNotWalkedWithoutNeed(t *testing.T) {
-	walks := 0
+	walks := map[service.Protocol]int{}
 	r := newRig(NFTables, func(o *Options) {
-		o.Flows = func(func(to, by netip.AddrPort) bool) error { walks++; return nil }
+		o.Flows = func(p service.Protocol, _ []Led, _ func(Led) bool) error { walks[p]++; return nil }
 	})
-	for i, s := range []service.Snapshot{dns(service.TCP, "10.10.20.4:53"), dns(service.TCP, "10.10.20.5:53"), dns(service.TCP, "10.10.20.5:53")} {
-		r.SetSnapshot(s, nil)
+	const a, b = "10.10.20.4:53", "10.10.20.5:53"
+	for _, tt := range []struct {
+		name string
+		s    service.Snapshot
+		tcp  int
+	}{
+		{"at first", dns(service.TCP, a), 1}, {"an endpoint comes", dns(service.TCP, a, b), 1}, {"nothing", dns(service.TCP, a, b), 1},
+		{"an endpoint goes", dns(service.TCP, b), 2}, {"the service goes", services("web 10.100.0.5"), 3}, {"and comes", dns(service.TCP, a), 4},
+	} {
+		r.SetSnapshot(tt.s, nil)
 		r.sync(t)
-		if walks != 1 {
-			t.Errorf("sync %d: %d walks, want the first alone", i, walks)
+		if want := map[service.Protocol]int{service.TCP: tt.tcp, service.UDP: 1, service.SCTP: 1}; !maps.Equal(walks, want) {
+			t.Errorf("%s: walks %v, want %v", tt.name, walks, want)
 		}
 	}
 }
@@ -85,7 +115,13 @@ func TestFlowsAreNotWalkedWithoutNeed(t *testing.T) {
 func TestFlowsThatCouldNotBeForgottenAreTriedAgain(t *testing.T) {
 	walks, fail := 0, errors.New("no conntrack")
 	r := newRig(NFTables, func(o *Options) {
-		o.Flows = func(func(to, by netip.AddrPort) bool) error { walks++; return fail }
+		o.Flows = func(p service.Protocol, _ []Led, _ func(Led) bool) error {
+			if p != service.UDP {
+				return nil
+			}
+			walks++
+			return fail
+		}
 	})
 	r.SetSnapshot(dns(service.UDP, "10.10.20.4:53"), nil)
 	r.sync(t) // the portals are in force all the same
@@ -93,7 +129,7 @@ func TestFlowsThatCouldNotBeForgottenAreTriedAgain(t *testing.T) {
 	fail = nil
 	r.sync(t)
 	r.sync(t)
-	if log := r.said(); walks != 3 || strings.Count(log, "stale UDP flows stay") != 1 {
+	if log := r.said(); walks != 3 || strings.Count(log, "stale flows stay") != 1 {
 		t.Errorf("%d walks, want 3; log:\n%s", walks, log)
 	}
 }

@@ -55,8 +55,9 @@ type Options struct {
 	Prepare func(node.Node, []netip.Prefix) error
 	// HealthPorts opens the health check ports of services and reports those that cannot be; nil: they stay closed.
 	HealthPorts func(map[uint16]HealthPort) []error
-	// Flows ends those UDP flows, sent to one address and answered by another, of which stale says so; nil: they stay.
-	Flows func(stale func(to, by netip.AddrPort) bool) error
+	// Flows ends the flows of a protocol that are led as few says or, where few is nil, those of which stale says so; but of
+	// protocols other than UDP only those that nobody has answered yet. nil: they stay.
+	Flows func(p service.Protocol, few []Led, stale func(Led) bool) error
 	// Settled is called once, when everything is in force for the first time.
 	Settled func() error
 }

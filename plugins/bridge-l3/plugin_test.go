@@ -486,7 +486,8 @@ func TestGarbageGoesAndTheRestStays(t *testing.T) {
 	if out := nstest.Run(t, b.ns, "ip", "-br", "link"); strings.Contains(out, "eth0") {
 		t.Errorf("b survived:\n%s", out)
 	}
-	l.must("GC", &pod{id: "ignored"})
+	l.refused("GC", &pod{id: "ignored"}, 7, "cni.dev/valid-attachments: missing")
+	l.must("GC", &pod{id: "ignored", extra: `"cni.dev/valid-attachments":null`})
 	if left := l.left(); left != "" {
 		t.Errorf("left behind: %s", left)
 	}
@@ -628,7 +629,7 @@ esac
 	l.refused("STATUS", p, 51, "net/ipv6/conf/all/forwarding is 0")
 	nstest.Sh(t, l.node, "echo 1 >/proc/sys/net/ipv6/conf/all/forwarding")
 	l.must("DEL", p)
-	l.must("GC", p)
+	l.must("GC", &pod{id: "a", extra: `"cni.dev/valid-attachments":[]`})
 	l.must("STATUS", p)
 	if err := os.WriteFile(filepath.Join(dir, "full"), nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -852,7 +853,7 @@ func TestMACSpoofCheckBindsAPodToItsMAC(t *testing.T) {
 	if connects(t, p.ns, "10.10.10.2", lis.Addr().String()) {
 		t.Error("another MAC passes")
 	}
-	l.must("GC", &pod{id: "x"})
+	l.must("GC", &pod{id: "x", extra: `"cni.dev/attachments":[]`})
 	if out := nstest.Run(t, l.node, "nft", "list", "ruleset"); strings.Contains(out, "elements") || l.left() != "" {
 		t.Errorf("after GC: %s\n%s", l.left(), out)
 	}

@@ -24,13 +24,14 @@ type Call struct {
 	Config      []byte         // stdin, whole
 	Keys        rawjson.Object // the same, taken apart
 	mistakes    []error        // in keys that not every verb needs
+	validGiven  bool           // Net.Valid is what somebody said: without a key GC would remove every pod
 }
 
 // Network is the part of a plugin's configuration that means the same to every plugin.
 type Network struct {
 	CNIVersion, Name, Type string
 	DNS                    DNS
-	Valid                  []Attachment // GC: the attachments that must be kept (cni.dev/valid-attachments)
+	Valid                  []Attachment // GC: the attachments that must be kept
 	PrevResult             *Result      // what the plugins before this one, or the ADD before this CHECK or DEL, made; nil: none
 }
 
@@ -74,6 +75,9 @@ func lookup(place string, o rawjson.Object, key string, v any) (bool, error) {
 func parseCall(env func(string) string, stdin []byte) (c *Call, err error) {
 	c = &Call{Command: env("CNI_COMMAND"), ContainerID: env("CNI_CONTAINERID"), Netns: env("CNI_NETNS"), IfName: env("CNI_IFNAME")}
 	pairs, argsErr := parseArgs(env("CNI_ARGS"))
+	if c.Command == "DEL" { // needs none of them
+		argsErr = nil
+	}
 	if err := errors.Join(c.checkEnv(), argsErr); err != nil {
 		return c, Errorf(CodeInvalidEnvironment, "%w", err)
 	}
@@ -89,6 +93,9 @@ func parseCall(env func(string) string, stdin []byte) (c *Call, err error) {
 	}
 	if err := c.checkVersion(); err != nil {
 		return c, err
+	}
+	if c.Command == "GC" && !c.validGiven {
+		return c, Errorf(CodeInvalidConfig, "%s: missing; GC removes all that it does not name", validKeys[0])
 	}
 	if !isName(c.Net.Name) {
 		err := fmt.Errorf("name: %q is not a network name", c.Net.Name)
@@ -109,9 +116,7 @@ func (c *Call) ReadConfig(text []byte) (err error) {
 	if c.Keys, err = rawjson.ParseObject(text); err != nil {
 		return Errorf(CodeDecode, "parse network configuration: %w", err)
 	}
-	vital := c.Keys.Read("", []rawjson.Field{
-		{Key: "cniVersion", Into: &c.Net.CNIVersion}, {Key: "name", Into: &c.Net.Name}, {Key: "cni.dev/valid-attachments", Into: &c.Net.Valid},
-	})
+	vital := errors.Join(c.Keys.Read("", []rawjson.Field{{Key: "cniVersion", Into: &c.Net.CNIVersion}, {Key: "name", Into: &c.Net.Name}}), c.readValid())
 	var args rawjson.Value
 	c.mistake(c.Keys.Read("", []rawjson.Field{{Key: "type", Into: &c.Net.Type}, {Key: "dns", Into: &c.Net.DNS}, {Key: "args", Into: &args}}))
 	if c.runtime, err = c.Keys.Get("runtimeConfig").Object(); err != nil {
@@ -124,6 +129,24 @@ func (c *Call) ReadConfig(text []byte) (err error) {
 		return Errorf(CodeInvalidConfig, "%w", errors.Join(append([]error{vital}, c.mistakes...)...))
 	}
 	return nil
+}
+
+// validKeys name what GC must keep: the specification's key, and the one that libcni sends beside it since 1.3.
+var validKeys = []string{"cni.dev/valid-attachments", "cni.dev/attachments"}
+
+// readValid reads them both: what either of them names is kept. A list that is null or empty means that nothing must be kept,
+// but see validGiven.
+func (c *Call) readValid() error {
+	var errs []error
+	for _, key := range validKeys {
+		v, more := c.Keys.Get(key), []Attachment(nil)
+		if err := v.Decode(&more); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", key, err))
+		}
+		c.validGiven = c.validGiven || len(v) > 0
+		c.Net.Valid = append(c.Net.Valid, more...)
+	}
+	return errors.Join(errs...)
 }
 
 func (c *Call) mistake(err error) {
@@ -202,7 +225,8 @@ func isName(s string) bool {
 	return s != ""
 }
 
-// isIfName is the kernel's rule (dev_valid_name): 1 to 15 bytes, not . or .., no slash, colon or space.
+// isIfName is the kernel's rule (dev_valid_name): 1 to 15 bytes, not . or .., no slash, colon or space; nor a percent sign,
+// which makes the kernel choose another name (dev_alloc_name).
 func isIfName(s string) bool {
-	return s != "" && len(s) <= 15 && s != "." && s != ".." && !strings.ContainsAny(s, "/: \t\n\v\f\r")
+	return s != "" && len(s) <= 15 && s != "." && s != ".." && !strings.ContainsAny(s, "/:% \t\n\v\f\r")
 }

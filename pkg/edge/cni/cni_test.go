@@ -118,6 +118,9 @@ func TestCallsAreRefusedWithTheRightCode(t *testing.T) {
 		{"an interface name that is too long", env("DEL", "CNI_IFNAME", "abcdefghijklmnop"), ok, CodeInvalidEnvironment, "CNI_IFNAME"},
 		{"all mistakes at once", env("ADD", "CNI_IFNAME", "a b", "CNI_NETNS", ""), ok, CodeInvalidEnvironment, "CNI_NETNS"},
 		{"CNI_ARGS that are no pairs", env("ADD", "CNI_ARGS", "a=b;c"), ok, CodeInvalidEnvironment, `"c"`},
+		{"an interface name that the kernel would fill in", env("ADD", "CNI_IFNAME", "eth%d"), ok, CodeInvalidEnvironment, "CNI_IFNAME"},
+		{"GC that says nothing of what to keep", env("GC"), ok, CodeInvalidConfig, "cni.dev/valid-attachments: missing"},
+		{"GC that says it in no list", env("GC"), `{"cniVersion":"1.1.0","name":"net","cni.dev/attachments":7}`, CodeInvalidConfig, "cni.dev/attachments: "},
 		{"broken JSON", env("ADD"), `{"cniVersion":`, CodeDecode, "parse network configuration"},
 		{"no version, which means 0.1.0", env("ADD"), `{"name":"net"}`, CodeIncompatibleVersion, "0.1.0"},
 		{"a version from the future", env("ADD"), `{"cniVersion":"2.0.0","name":"net"}`, CodeIncompatibleVersion, "2.0.0"},
@@ -126,7 +129,8 @@ func TestCallsAreRefusedWithTheRightCode(t *testing.T) {
 		{"GC before there was GC", env("GC"), `{"cniVersion":"1.0.0","name":"net"}`, CodeIncompatibleVersion, "GC"},
 		{"a broken prevResult", env("ADD"), `{"cniVersion":"1.0.0","name":"net","prevResult":{"cniVersion":"9"}}`, CodeInvalidConfig, "prevResult"},
 		{"a verb that fails with a code", env("DEL"), ok, CodeNoAddress, "pool: taken"},
-		{"a verb that fails without one", env("GC"), ok, CodeInternal, "boom"},
+		{"a verb that fails without one", env("GC"), `{"cniVersion":"1.1.0","name":"net","cni.dev/valid-attachments":[]}`, CodeInternal, "boom"},
+		{"DEL whose CNI_ARGS are no pairs, as any other", env("DEL", "CNI_ARGS", "a=b;c"), ok, CodeNoAddress, "pool: taken"},
 	}
 	verbs := Verbs{
 		Add: func(*Call) (*Result, error) { return nil, nil },
@@ -186,6 +190,22 @@ func TestWhatRuntimesReallySend(t *testing.T) {
 
 // TestMistakesOfAllKeysAtOnce: those in the keys of the specification and those in the plugin's own, in plain words. DEL
 // and GC go on where they can, because what has been made must be removable whatever the configuration says today.
+// TestWhatGCKeeps: libcni sends two keys since 1.3, each null where nothing must be kept.
+func TestWhatGCKeeps(t *testing.T) {
+	for keys, want := range map[string]string{
+		`"cni.dev/valid-attachments":null,"cni.dev/attachments":null`: "[]",
+		`"cni.dev/valid-attachments":[]`:                              "[]",
+		`"cni.dev/attachments":[{"containerID":"a","ifname":"eth0"}]`: "[{a eth0}]",
+		`"cni.dev/valid-attachments":[{"containerID":"a","ifname":"eth0"}],"cni.dev/attachments":[{"containerID":"b","ifname":"net1"}]`: "[{a eth0} {b net1}]",
+	} {
+		got := ""
+		exit, out := plugin(env("GC"), `{"cniVersion":"1.1.0","name":"net",`+keys+`}`, Verbs{GC: func(c *Call) error { got = fmt.Sprint(c.Net.Valid); return nil }})
+		if exit != 0 || got != want {
+			t.Errorf("%s: %d %s, kept %s, want %s", keys, exit, out, got, want)
+		}
+	}
+}
+
 func TestMistakesOfAllKeysAtOnce(t *testing.T) {
 	const config = `{"cniVersion":"1.1.0","name":"net","type":5,"dns":[],"runtimeConfig":"x","prevResult":{"cniVersion":"9"}`
 	done := 0
@@ -216,7 +236,7 @@ func TestMistakesOfAllKeysAtOnce(t *testing.T) {
 		t.Errorf("%d verbs ran in spite of the mistakes", done)
 	}
 	for _, command := range []string{"DEL", "GC"} {
-		if exit, out := plugin(env(command), config+"}", verbs); exit != 0 {
+		if exit, out := plugin(env(command), config+`,"cni.dev/valid-attachments":null}`, verbs); exit != 0 {
 			t.Errorf("%s: %s", command, out)
 		}
 	}

@@ -334,6 +334,22 @@ func testIPAM(t *testing.T, l *lab.Lab) {
 	wants(t, h.Place, 0, "ipam release 10.10.10.77", "10.10.10.77 of old is free")
 	wants(t, h.Place, 0, "ipam release --force 10.10.10.78", "is free")
 	wants(t, h.Place, 1, "ipam release 10.10.10.77", "no network of this node has leased it")
-	wants(t, h.Place, 0, "ipam check")
 	must(t, os.RemoveAll(fmt.Sprintf("/proc/%d/root/var/lib/cni/networks/l3edge", h.Pid)))
+	wants(t, h.Place, 0, "ipam check")
+	for name, text := range map[string]string{"10.10.10.79": "gone\r\neth0", "10.10.10.80": ""} { // of host-local, and not taken over
+		onNode(t, h, "/var/lib/cni/networks/l3edge/"+name, text)
+	}
+	wants(t, h.Place, 2, "ipam check", "10.10.10.79 (no pod known, container gone): its container, which had it from host-local", "10.10.10.80 (no pod known, container ?): its file names no container")
+	wants(t, h.Place, 1, "ipam release 10.10.10.80", "say --force when no pod has the address")
+	wants(t, h.Place, 0, "ipam release --force 10.10.10.80")
+	wants(t, h.Place, 0, "doctor --repair", "release 10.10.10.79: done")
+	wants(t, h.Place, 0, "ipam check")
+	// Before a configuration list of ours is there: on a host that has none.
+	o := l.Hosts["kubmasta"]
+	onNode(t, o, "/var/lib/cni/networks/mynet/10.88.1.2", "a\r\neth0")
+	onNode(t, o, "/var/lib/cni/networks/mynet/10.88.1.3", "")
+	wants(t, o.Place, 1, "ipam import-host-local", "say --network, the name that yours will have; host-local holds addresses of mynet (2)")
+	for _, want := range []string{"taken over", "is ours already"} {
+		wants(t, o.Place, 2, "ipam import-host-local --network=l3edge --from=mynet", "10.88.1.2  container a", want, "10.88.1.3  -", "NOT TAKEN OVER: the file is empty")
+	}
 }

@@ -62,23 +62,3 @@ func TestConnectionsThatWentPastAPortal(t *testing.T) {
 	}
 	p.stop()
 }
-
-// A client that waits for an endpoint which does not answer gets another when that one goes, with its next try.
-func TestConnectionThatWaitsForAnEndpointThatGoes(t *testing.T) {
-	w := newWorld(t)
-	w.pod(w.near, "near", "10.10.10.3:8080")
-	nstest.Sh(t, w.other, "iptables-nft -A INPUT -j DROP")
-	w.write("web.yaml", webfrontend("10.10.20.4"))
-	p := w.start("--resync=0")
-	p.synced("the portal", one)
-	answer := make(chan string)
-	go func() { answer <- w.callFrom(w.client, 5002, "10.100.87.105:80") }()
-	eventually(t, "a flow to the endpoint that is dead", func() bool {
-		return strings.Contains(nstest.Sh(t, w.node, "conntrack -L -p tcp 2>/dev/null"), "src=10.10.20.4")
-	})
-	w.write("web.yaml", webfrontend("10.10.10.3"))
-	if got := <-answer; !strings.HasPrefix(got, "near saw 10.10.10.2") {
-		t.Errorf("got %q", got)
-	}
-	p.stop()
-}

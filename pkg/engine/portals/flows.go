@@ -12,8 +12,8 @@ import (
 )
 
 // forget ends the kernel's memory of flows that are led elsewhere than want says: the kernel asks the rules only about the
-// first packet of one. A busy UDP flow would never end by itself; a connection that nobody answers goes on asking the same
-// place, and where it went past a portal that was not there yet, the next one from the same port is refused. It is done when
+// first packet of one. A busy UDP flow would never end by itself; and where a connection went past a portal that was not
+// there yet, the kernel knows it for two minutes, and the next one from the same port is refused. It is done when
 // a portal has changed so that there may be such flows, and at first, because services may have changed while nobody looked.
 // What cannot be done is tried again at the next Sync: the portals are in force all the same.
 func (k *Keeper) forget(want Desired) {
@@ -46,8 +46,9 @@ type Led struct{ To, By netip.AddrPort }
 // fewLed is how many are ended one by one before one look at all flows is cheaper.
 const fewLed = 64
 
-// leaves lists flows that may be there and are not led as they should be any more: past portals that have come, and to
-// endpoints that have gone. It is not few when there are too many, or when nobody knows their names.
+// leaves lists flows that may be there and are not led as they should be any more: past portals that have come, and, of UDP,
+// to endpoints that have gone. A connection that waits for such an endpoint is left to its client: to look for it takes
+// milliseconds of each change on a busy node. It is not few when there are too many, or when nobody knows their names.
 func (d *decider) leaves(p service.Protocol) (led []Led, few bool) {
 	for key, was := range d.before {
 		now := d.answered(key)
@@ -60,6 +61,9 @@ func (d *decider) leaves(p service.Protocol) (led []Led, few bool) {
 		to := netip.AddrPortFrom(key.Addr, key.Port)
 		if was.by == nobody {
 			led = append(led, Led{to, to})
+		}
+		if p != service.UDP {
+			continue
 		}
 		for by := range gone(was.Portal, now.Portal) {
 			if led = append(led, Led{to, by}); len(led) > fewLed {

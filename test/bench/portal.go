@@ -146,6 +146,9 @@ func (b *portalBench) at(n int) func(context.Context) error {
 		if err := b.changes(ctx, p, f); err != nil {
 			return err
 		}
+		if n == 1000 {
+			return b.connects(p, f)
+		}
 		if n != 10_000 {
 			return nil
 		}
@@ -299,6 +302,7 @@ func (b *portalBench) connects(p duo, f fleet) error {
 						}
 						if err != nil {
 							lost++
+							fmt.Fprintf(b.r.out, "# %s: connect to %s, %s after its start: %v\n", h.kind, to, time.Since(h.started).Round(time.Millisecond), err)
 							continue
 						}
 						times[k] = append(times[k], float64(took)/float64(time.Microsecond))

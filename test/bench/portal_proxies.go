@@ -15,8 +15,9 @@ import (
 
 // proxyHandle is a service proxy that runs on a world's node and knows a fleet.
 type proxyHandle struct {
-	w *world
-	f fleet
+	kind string
+	w    *world
+	f    fleet
 	// change replaces all endpoints of services by those of the version.
 	change func(services []int, version int) error
 
@@ -42,7 +43,7 @@ type proxyKind struct {
 func launch(ctx context.Context, kind proxyKind, f fleet) (*proxyHandle, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	w, err := newWorld(ctx)
-	p := &proxyHandle{w: w, f: f, cancel: cancel}
+	p := &proxyHandle{kind: kind.name, w: w, f: f, cancel: cancel}
 	if err == nil {
 		err = kind.start(ctx, p)
 	}

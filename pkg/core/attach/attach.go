@@ -52,6 +52,7 @@ type Port struct {
 	VLANs        []VLAN // sorted by ID; none: as the bridge has it
 	KeepVLANs    bool   // besides those that the port has already
 	Down         bool   // passes nothing
+	Blocked      bool   // the bridge passes nothing by it, although it is up
 }
 
 // Pod is the pod's end.
@@ -118,11 +119,14 @@ func PortName(containerID, ifName string) string {
 // AliasPrefix begins the alias of every port that the network's plugin made.
 func AliasPrefix(network string) string { return "l3edge " + network + " " }
 
+// LeastMTU6 is what IPv6 needs of a link, bytes (RFC 8200 section 5): one with less has none.
+const LeastMTU6 = 1280
+
 // Decide computes the attachment.
 func Decide(s Spec) Attachment {
 	alias := AliasPrefix(s.Network) + s.ContainerID + " " + s.IfName
-	if len(alias) > 255 { // IFALIASZ 256
-		alias = alias[:255]
+	if len(alias) > 254 { // IFALIASZ 256, less a zero that the message has, and one that the kernel wants room for
+		alias = alias[:254]
 	}
 	name := PortName(s.ContainerID, s.IfName)
 	a := Attachment{
@@ -148,7 +152,7 @@ func Decide(s Spec) Attachment {
 	a.vlans(s)
 	a.Pod.Routes = append(a.Pod.Routes, s.Routes...)
 	if s.CheckMAC || s.CheckSource {
-		a.Port.Guard = guard(a.Pod, s.CheckSource)
+		a.Port.Guard = Bind(a.Pod, s.CheckSource)
 	}
 	a.settings(s)
 	return a
@@ -156,8 +160,8 @@ func Decide(s Spec) Attachment {
 
 // addAddr adds one address of the pod and what belongs to it.
 func (a *Attachment) addAddr(s Spec, addr Addr) {
-	if s.Gateway && addr.Gateway.IsValid() {
-		a.Bridge.Addrs = append(a.Bridge.Addrs, netip.PrefixFrom(addr.Gateway, addr.Subnet.Bits()))
+	if gateway := netip.PrefixFrom(addr.Gateway, addr.Subnet.Bits()); s.Gateway && addr.Gateway.IsValid() && !slices.Contains(a.Bridge.Addrs, gateway) {
+		a.Bridge.Addrs = append(a.Bridge.Addrs, gateway)
 	}
 	bits := addr.Subnet.Bits()
 	if s.Routed {
@@ -179,11 +183,18 @@ func (a *Attachment) settings(s Spec) {
 	for _, addr := range s.Addrs {
 		v4, v6 = v4 || addr.Addr.Is4(), v6 || addr.Addr.Is6()
 	}
-	const noIPv6 = "the kernel has no IPv6, so there is nothing to refuse"
 	if s.Gateway {
-		// The bridge's routes are the node's own, not what some pod advertises. Forwarding alone does not refuse that: on a
-		// node that gets its default route so, accept_ra is 2 for whatever comes up.
-		a.Settings = append(NodeSettings(v4, v6, s.Routed), Setting{"net/ipv6/conf/" + a.Bridge.Gateway() + "/accept_ra", "0", noIPv6})
+		a.Settings = NodeSettings(v4, v6, s.Routed)
+		if v4 {
+			a.Settings = append(a.Settings, Setting{Name: "net/ipv4/conf/" + a.Bridge.Gateway() + "/forwarding", Value: "1"})
+		}
+		if v6 {
+			a.Settings = append(a.Settings, Setting{Name: "net/ipv6/conf/" + a.Bridge.Gateway() + "/forwarding", Value: "1"})
+		}
+	}
+	a.Settings = append(a.Settings, NoAdverts(s.Bridge))
+	if a.Bridge.Leg != nil {
+		a.Settings = append(a.Settings, NoAdverts(a.Bridge.Leg.Name))
 	}
 	if v6 {
 		// The node asks for pods from the bridge's link-local address, and for a second not at all while that looks for
@@ -197,7 +208,7 @@ func (a *Attachment) settings(s Spec) {
 	if v6 {
 		off(dev+"disable_ipv6", "")
 	}
-	off(dev+"accept_ra", noIPv6)
+	a.Pod.Settings = append(a.Pod.Settings, NoAdverts(s.IfName))
 	if s.Routed && v4 {
 		// The node sends every packet back out of the bridge that it came from, and would tell pods of a shorter way.
 		off("net/ipv4/conf/all/accept_redirects", "")
@@ -206,6 +217,13 @@ func (a *Attachment) settings(s Spec) {
 	if s.Routed && v6 {
 		off(dev+"accept_redirects", "")
 	}
+}
+
+// NoAdverts makes an interface take no routes from what others advertise: those of a bridge are the node's own, whether it
+// is a gateway or not, and a pod's are ours. Forwarding alone does not refuse them: on a node that gets its default route
+// so, accept_ra is 2 for whatever comes up.
+func NoAdverts(ifName string) Setting {
+	return Setting{"net/ipv6/conf/" + ifName + "/accept_ra", "0", "the kernel has no IPv6, so there is nothing to refuse"}
 }
 
 // NodeSettings is what the node needs so that pods are routed, and services between two of its pods are answered.

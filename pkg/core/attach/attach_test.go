@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -88,6 +89,14 @@ func TestParseMAC(t *testing.T) {
 	}
 }
 
+func set(a *Attachment, name, value string) {
+	for i := range a.Settings {
+		if a.Settings[i].Name == name {
+			a.Settings[i].Value = value
+		}
+	}
+}
+
 func TestVerifyNamesTheFirstDifference(t *testing.T) {
 	s := Spec{Network: "n", ContainerID: "x", IfName: "eth0", Bridge: "cni0", MTU: 1500, Gateway: true, DefaultRoute: true, Hairpin: true, Addrs: []Addr{v4()}}
 	rows := []struct {
@@ -101,13 +110,18 @@ func TestVerifyNamesTheFirstDifference(t *testing.T) {
 			a.Pod.Routes = append(a.Pod.Routes, Route{Dst: netip.MustParsePrefix("10.0.0.0/8")})
 			a.Settings = append(a.Settings, Setting{Name: "net/x", Value: "1"})
 		}, ""},
-		{"settings that this kernel may lack", func(a *Attachment) { a.Settings = a.Settings[:1] }, ""},
+		{"settings that this kernel may lack", func(a *Attachment) {
+			a.Settings = slices.DeleteFunc(a.Settings, func(s Setting) bool { return s.Optional != "" })
+		}, ""},
 		{"a setting that it must have", func(a *Attachment) { a.Settings = nil }, "node: this kernel has no setting net/ipv4/ip_forward"},
 		{"a setting with another value", func(a *Attachment) { a.Settings[0].Value = "0" }, "node: net/ipv4/ip_forward is 0, want 1"},
 		{"no bridge", func(a *Attachment) { a.Bridge = Bridge{} }, "bridge cni0: is gone"},
 		{"no port", func(a *Attachment) { a.Port = Port{} }, "is gone"},
 		{"no pod interface", func(a *Attachment) { a.Pod = Pod{} }, "pod interface eth0: is gone"},
 		{"a port that is down", func(a *Attachment) { a.Port.Down = true }, "down is true, want false"},
+		{"a port that the bridge does not forward by", func(a *Attachment) { a.Port.Blocked = true }, "the bridge forwards nothing by it"},
+		{"a bridge that does not forward", func(a *Attachment) { set(a, "net/ipv4/conf/cni0/forwarding", "0") }, "node: net/ipv4/conf/cni0/forwarding is 0, want 1"},
+		{"a bridge that takes routes from pods", func(a *Attachment) { set(a, "net/ipv6/conf/cni0/accept_ra", "2") }, "node: net/ipv6/conf/cni0/accept_ra is 2, want 0"},
 		{"an isolated port", func(a *Attachment) { a.Port.Isolated = true }, "isolated is true, want false"},
 		{"two differences", func(a *Attachment) { a.Pod.MTU, a.Port.MTU = 1, 2 }, "MTU is 2, want 1500"},
 		{"a route by another gateway", func(a *Attachment) { a.Pod.Routes[0].Via = v4().Addr }, "route 0.0.0.0/0 via 10.10.10.1 is missing"},

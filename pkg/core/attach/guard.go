@@ -16,9 +16,9 @@ type Guard struct {
 // Equal compares guards, whose addresses are sorted.
 func (g Guard) Equal(o Guard) bool { return g.MAC == o.MAC && slices.Equal(g.Addrs, o.Addrs) }
 
-// guard binds the pod to its MAC, and with addresses to those; besides them a pod with IPv6 speaks from its link-local
+// Bind binds the pod to its MAC, and with addresses to those; besides them a pod with IPv6 speaks from its link-local
 // address (RFC 4291 appendix A), and from none while it looks for duplicates.
-func guard(p Pod, addresses bool) Guard {
+func Bind(p Pod, addresses bool) Guard {
 	g := Guard{MAC: p.MAC}
 	if !addresses {
 		return g

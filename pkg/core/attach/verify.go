@@ -48,6 +48,8 @@ func verifyPort(want, have Attachment) error {
 		return fmt.Errorf("%s: is a port of %q, want %s", place, h.Bridge, w.Bridge)
 	case h.Down != w.Down:
 		return fmt.Errorf("%s: down is %t, want %t", place, h.Down, w.Down)
+	case h.Blocked && !want.Pod.Down: // a pod that is down has no carrier, on which the bridge blocks
+		return fmt.Errorf("%s: the bridge forwards nothing by it", place)
 	case h.MTU != w.MTU:
 		return fmt.Errorf("%s: MTU is %d, want %d", place, h.MTU, w.MTU)
 	case h.Hairpin != w.Hairpin:

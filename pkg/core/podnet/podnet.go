@@ -61,6 +61,9 @@ func Parse(keys rawjson.Object, ipRanges rawjson.Value) (Config, error) {
 	if c.NoAddress {
 		c.Gateway, c.DefaultRoute = false, false
 	}
+	if _, v6 := c.Families(); v6 && c.MTU != 0 && c.MTU < attach.LeastMTU6 {
+		errs = append(errs, fmt.Errorf("mtu: %d is less than the %d that IPv6 needs", c.MTU, attach.LeastMTU6))
+	}
 	c.VLAN, more = raw.vlans(c.Gateway)
 	errs = append(errs, more...)
 	if c.Down && !c.NoAddress {
@@ -106,7 +109,7 @@ func (r rawConfig) check() (errs []error) {
 			errs = append(errs, fmt.Errorf(format, args...))
 		}
 	}
-	refuse(r.Bridge == "" || len(r.Bridge) > 15 || strings.ContainsAny(r.Bridge, "/: \t\n") || r.Bridge == "." || r.Bridge == "..",
+	refuse(r.Bridge == "" || len(r.Bridge) > 15 || strings.ContainsAny(r.Bridge, "/:% \t\n\v\f\r") || r.Bridge == "." || r.Bridge == "..",
 		"bridge: %q is not an interface name", r.Bridge)
 	refuse(r.MTU < 0 || r.MTU > 65535 || r.MTU > 0 && r.MTU < 68, "mtu: %d is not between 68 and 65535", r.MTU)
 	refuse(r.LocalRouting != "bridge" && r.LocalRouting != "routed", "localRouting: %q is neither bridge nor routed", r.LocalRouting)

@@ -140,17 +140,36 @@ ipam.routes[2]: 7 is not an object`
 
 func TestRangesThatCannotBe(t *testing.T) {
 	for config, want := range map[string]string{
-		`{"ipam":{"subnet":"::ffff:10.0.0.0/120"}}`:                                             "ipam.subnet: ::ffff:10.0.0.0/120 is not a prefix",
-		`{"ipam":{"gateway":"10.0.0.1"}}`:                                                       "ipam.subnet: missing",
-		`{"ranges":[[{"subnet":"10.0.0.0/24","rangeStart":"10.0.1.1","gateway":"fd00::1"}]]}`:   "ranges[0][0].gateway: fd00::1 is not in 10.0.0.0/24\nranges[0][0].rangeStart: 10.0.1.1 is not in 10.0.0.0/24",
-		`{"ranges":[[{"subnet":"10.0.0.0/24","rangeStart":"10.0.0.9","rangeEnd":"10.0.0.8"}]]}`: "ranges[0][0].rangeEnd: 10.0.0.8 is before rangeStart 10.0.0.9",
-		`{"subnet":"10.0.0.0/8","ranges":[[{"subnet":"10.1.0.0/16"}]]}`:                         "subnet: 10.1.0.0/16 is given twice or overlaps 10.0.0.0/8",
-		`{"ranges":[[{"subnet":"10.0.0.0/24"},{"subnet":"fd00::/64"}]]}`:                        "ranges[0][1].subnet: fd00::/64 is of another family than 10.0.0.0/24 in the same set",
-		`{"ranges":[{"subnet":"10.0.0.0/24"}]}`:                                                 `ranges[0]: {"subnet":"10.0.0.0/24"} is not a list`,
+		`{"ipam":{"subnet":"::ffff:10.0.0.0/120"}}`:                                                                        "ipam.subnet: ::ffff:10.0.0.0/120 is not a prefix",
+		`{"ipam":{"gateway":"10.0.0.1"}}`:                                                                                  "ipam.subnet: missing",
+		`{"ranges":[[{"subnet":"10.0.0.0/24","rangeStart":"10.0.1.1","gateway":"fd00::1"}]]}`:                              "ranges[0][0].gateway: fd00::1 is not in 10.0.0.0/24\nranges[0][0].rangeStart: 10.0.1.1 is not in 10.0.0.0/24",
+		`{"ranges":[[{"subnet":"10.0.0.0/24","rangeStart":"10.0.0.9","rangeEnd":"10.0.0.8"}]]}`:                            "ranges[0][0].rangeEnd: 10.0.0.8 is before rangeStart 10.0.0.9",
+		`{"subnet":"10.0.0.0/8","ranges":[[{"subnet":"10.1.0.0/16"}]]}`:                                                    "subnet: 10.1.0.1 to 10.1.255.254 of 10.1.0.0/16 overlaps 10.0.0.1 to 10.255.255.254 of 10.0.0.0/8, so that an address could be given twice",
+		`{"ranges":[[{"subnet":"10.0.0.0/24","rangeEnd":"10.0.0.20"},{"subnet":"10.0.0.0/24","rangeStart":"10.0.0.20"}]]}`: "subnet: 10.0.0.20 to 10.0.0.254 of 10.0.0.0/24 overlaps 10.0.0.1 to 10.0.0.20 of 10.0.0.0/24, so that an address could be given twice",
+		`{"subnet":"127.0.0.0/24"}`:                                                                                        "subnet: 127.0.0.0/24 holds addresses that no pod can have, of 127.0.0.0/8",
+		`{"mtu":1000,"ranges":[[{"subnet":"10.0.0.0/24"}],[{"subnet":"fd00::/64"}]]}`:                                      "mtu: 1000 is less than the 1280 that IPv6 needs",
+		`{"bridge":"zz%d","subnet":"10.0.0.0/24"}`:                                                                         `bridge: "zz%d" is not an interface name`,
+		`{"ranges":[[{"subnet":"10.0.0.0/24"},{"subnet":"fd00::/64"}]]}`:                                                   "ranges[0][1].subnet: fd00::/64 is of another family than 10.0.0.0/24 in the same set",
+		`{"ranges":[{"subnet":"10.0.0.0/24"}]}`:                                                                            `ranges[0]: {"subnet":"10.0.0.0/24"} is not a list`,
 	} {
 		if _, err := parse(t, config); err == nil || err.Error() != want {
 			t.Errorf("%s:\n%v, want\n%s", config, err, want)
 		}
+	}
+}
+
+// TestTwoSetsOfOneSubnet: host-local gives a pod an address of each.
+func TestTwoSetsOfOneSubnet(t *testing.T) {
+	c, err := parse(t, `{"mtu":1000,"ranges":[[{"subnet":"10.0.0.0/24","rangeEnd":"10.0.0.19"}],[{"subnet":"10.0.0.0/24","rangeStart":"10.0.0.20"}]]}`)
+	if err != nil || len(c.Sets) != 2 {
+		t.Fatalf("%+v, %v", c, err)
+	}
+	a := attach.Decide(c.Attach(attach.Spec{IfName: "eth0", MTU: 1000, Addrs: []attach.Addr{
+		{Addr: netip.MustParseAddr("10.0.0.2"), Subnet: c.Sets[0][0].Subnet, Gateway: c.Sets[0][0].Gateway},
+		{Addr: netip.MustParseAddr("10.0.0.20"), Subnet: c.Sets[1][0].Subnet, Gateway: c.Sets[1][0].Gateway},
+	}}))
+	if len(a.Bridge.Addrs) != 1 || len(a.Pod.Addrs) != 2 || len(a.Pod.Routes) != 1 {
+		t.Errorf("%s", a)
 	}
 }
 

@@ -42,25 +42,23 @@ func (c *Config) addresses(raw rawConfig, ipam rawIPAM, asked rawjson.Value) (er
 			}
 		}
 	}
-	for i, a := range c.Sets {
-		for _, b := range c.Sets[:i] {
-			if x, y, ok := overlap(a, b); ok {
-				errs = append(errs, fmt.Errorf("subnet: %s is given twice or overlaps %s", x, y))
+	return append(errs, overlaps(c.Sets)...)
+}
+
+// overlaps names every range that may give what another one may, in the same set or in another.
+func overlaps(sets []pool.Set) (errs []error) {
+	var before []pool.Range
+	for _, set := range sets {
+		for _, r := range set {
+			for _, b := range before {
+				if r.Overlaps(b) {
+					errs = append(errs, fmt.Errorf("subnet: %s to %s of %s overlaps %s to %s of %s, so that an address could be given twice", r.First, r.Last, r.Subnet, b.First, b.Last, b.Subnet))
+				}
 			}
+			before = append(before, r)
 		}
 	}
 	return errs
-}
-
-func overlap(a, b pool.Set) (x, y netip.Prefix, ok bool) {
-	for _, x := range a {
-		for _, y := range b {
-			if x.Subnet.Overlaps(y.Subnet) {
-				return x.Subnet, y.Subnet, true
-			}
-		}
-	}
-	return x, y, false
 }
 
 // parseSet reads one set of ranges.

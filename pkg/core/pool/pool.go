@@ -41,6 +41,11 @@ func NewRange(subnet netip.Prefix, first, last, gateway netip.Addr) (Range, erro
 	}
 	r := Range{Subnet: subnet, First: first, Last: last, Gateway: gateway}
 	var errs []error
+	for _, p := range unusable {
+		if p.Overlaps(subnet) {
+			errs = append(errs, fmt.Errorf("subnet: %s holds addresses that no pod can have, of %s", subnet, p))
+		}
+	}
 	for _, f := range []struct {
 		name  string
 		addr  *netip.Addr
@@ -52,14 +57,27 @@ func NewRange(subnet netip.Prefix, first, last, gateway netip.Addr) (Range, erro
 			errs = append(errs, fmt.Errorf("%s: %s is not in %s", f.name, *f.addr, subnet))
 		}
 	}
+	if len(errs) == 0 && (r.Gateway.Less(low) || high.Less(r.Gateway)) {
+		errs = append(errs, fmt.Errorf("gateway: %s is not between the first and the last host of %s, %s and %s", r.Gateway, subnet, low, high))
+	}
 	r.First, r.Last = maxAddr(r.First, low), minAddr(r.Last, high)
-	if len(errs) == 0 && r.Last.Less(r.First) {
+	switch {
+	case len(errs) > 0:
+	case r.Last.Less(r.First):
 		errs = append(errs, fmt.Errorf("rangeEnd: %s is before rangeStart %s", r.Last, r.First))
+	case r.First == r.Last && r.First == r.Gateway:
+		errs = append(errs, fmt.Errorf("subnet: %s has no address for pods beside the gateway %s", subnet, r.Gateway))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return Range{}, err
 	}
 	return r, nil
+}
+
+// unusable are the prefixes whose addresses no interface can have, or none that is routed (RFC 6890, RFC 5771, RFC 4291).
+var unusable = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("255.255.255.255/32"),
+	netip.MustParsePrefix("::/127"), netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("ff00::/8"),
 }
 
 // Find returns the range that a may be given from.
@@ -72,8 +90,11 @@ func (s Set) Find(a netip.Addr) (Range, bool) {
 	return Range{}, false
 }
 
-// Subnet returns the range whose subnet holds a, whether a may be given or not.
+// Subnet returns the range that a may be given from, else one whose subnet holds a.
 func (s Set) Subnet(a netip.Addr) (Range, bool) {
+	if r, ok := s.Find(a); ok {
+		return r, true
+	}
 	for _, r := range s {
 		if r.Subnet.Contains(a) {
 			return r, true
@@ -128,6 +149,9 @@ func (s Set) Size() int {
 	}
 	return total
 }
+
+// Overlaps says that there is an address which both ranges may give.
+func (r Range) Overlaps(o Range) bool { return !r.Last.Less(o.First) && !o.Last.Less(r.First) }
 
 func (r Range) has(a netip.Addr) bool {
 	return a != r.Gateway && r.First.Compare(a) <= 0 && a.Compare(r.Last) <= 0

@@ -28,7 +28,15 @@ func TestNewRange(t *testing.T) {
 		{"a part of it", "10.10.10.0/24", "10.10.10.100", "10.10.10.109", "", "10.10.10.100-10.10.10.109 gw 10.10.10.1 size 10"},
 		{"the whole subnet as range is cut to hosts", "10.10.10.0/24", "10.10.10.0", "10.10.10.255", "", "10.10.10.1-10.10.10.254 gw 10.10.10.1 size 253"},
 		{"a /31 has neither network nor broadcast", "10.0.0.0/31", "", "", "", "10.0.0.0-10.0.0.1 gw 10.0.0.0 size 1"},
-		{"a /32 has room for the gateway only", "10.0.0.7/32", "", "", "", "10.0.0.7-10.0.0.7 gw 10.0.0.7 size 0"},
+		{"a /32 has room for the gateway only", "10.0.0.7/32", "", "", "", "subnet: 10.0.0.7/32 has no address for pods beside the gateway 10.0.0.7"},
+		{"a range that is the gateway only", "10.10.10.0/24", "10.10.10.1", "10.10.10.1", "", "subnet: 10.10.10.0/24 has no address for pods"},
+		{"the gateway is the broadcast address", "10.10.10.0/24", "", "", "10.10.10.255", "gateway: 10.10.10.255 is not between the first and the last host of 10.10.10.0/24, 10.10.10.1 and 10.10.10.254"},
+		{"the gateway is the network's address", "10.10.10.0/24", "", "", "10.10.10.0", "gateway: 10.10.10.0 is not between"},
+		{"the node's own addresses", "127.0.0.0/24", "", "", "", "subnet: 127.0.0.0/24 holds addresses that no pod can have, of 127.0.0.0/8"},
+		{"addresses of groups", "224.0.0.0/24", "", "", "", "of 224.0.0.0/4"},
+		{"everything", "0.0.0.0/0", "", "", "", "of 0.0.0.0/8"},
+		{"IPv6 groups", "ff02::/64", "", "", "", "of ff00::/8"},
+		{"link-local addresses", "fe80::/64", "", "", "", "of fe80::/10"},
 		{"an IPv6 /120", "fd00::100/120", "", "", "", "fd00::101-fd00::1ff gw fd00::101 size 254"},
 		{"an IPv6 /64 is as good as endless", "fd00::/64", "", "", "", "fd00::1-fd00::ffff:ffff:ffff:ffff gw fd00::1 size 2305843009213693951"},
 		{"host bits", "10.10.10.1/24", "", "", "", "did you mean 10.10.10.0/24?"},
@@ -125,8 +133,8 @@ func TestChoose(t *testing.T) {
 		{"what an interrupted ADD claimed is kept", "", "fd00::7 10.0.0.7", "[10.0.0.7 fd00::7]", ""},
 		{"what is asked for goes before that", "10.0.0.9", "fd00::7 10.0.0.7", "[10.0.0.9 fd00::7]", ""},
 		{"what it claimed of another range is not kept", "", "10.9.0.7", "[invalid IP invalid IP]", ""},
-		{"all that cannot be given is named", "10.0.0.1 10.0.0.9 10.9.9.9", "", "", "asked-for address 10.0.0.1 cannot be given: pods of 10.0.0.0/24 have 10.0.0.1 to 10.0.0.254 without the gateway 10.0.0.1\n" +
-			"asked-for address 10.0.0.9 is in no range of this network, or a second one of its range\nasked-for address 10.9.9.9 is in no range of this network, or a second one of its range"},
+		{"all that cannot be given is named", "10.0.0.1 10.0.0.9 10.0.0.10 10.9.9.9", "", "", "asked-for address 10.0.0.1 cannot be given: pods of 10.0.0.0/24 have 10.0.0.1 to 10.0.0.254 without the gateway 10.0.0.1\n" +
+			"asked-for address 10.0.0.10 is in no range of this network, or a second one of its range\nasked-for address 10.9.9.9 is in no range of this network, or a second one of its range"},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
@@ -147,5 +155,41 @@ func TestChoose(t *testing.T) {
 				t.Errorf("%v, %v, want %s", got, err, row.want)
 			}
 		})
+	}
+}
+
+// TestTwoRangesOfOneSubnet: as two sets, a pod has an address of each; in one set, each has its own gateway.
+func TestTwoRangesOfOneSubnet(t *testing.T) {
+	r := func(first, last, gateway string) Range {
+		r, err := NewRange(netip.MustParsePrefix("10.0.0.0/24"), addr(first), addr(last), addr(gateway))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	low, high := r("10.0.0.10", "10.0.0.19", "10.0.0.1"), r("10.0.0.20", "10.0.0.29", "10.0.0.2")
+	if low.Overlaps(high) || high.Overlaps(low) || !low.Overlaps(r("10.0.0.19", "10.0.0.20", "")) {
+		t.Error("overlap")
+	}
+	if got, _ := (Set{low, high}).Subnet(addr("10.0.0.25")); got != high {
+		t.Errorf("10.0.0.25 is of %v, want %v", got, high)
+	}
+	sets := []Set{{low}, {high}}
+	got, err := Choose(sets, []netip.Addr{addr("10.0.0.25")}, []netip.Addr{addr("10.0.0.15"), addr("10.0.0.26")})
+	if err != nil || fmt.Sprint(got) != "[10.0.0.15 10.0.0.25]" {
+		t.Errorf("%v, %v", got, err)
+	}
+	for addrs, want := range map[string]string{
+		"10.0.0.15 10.0.0.25": "[0 1]", "10.0.0.25 10.0.0.15": "[1 0]",
+		"10.0.0.25 10.0.0.99": "[1 0]", "10.0.0.99 10.0.0.15": "[1 0]", // a range has changed since
+		"10.0.0.15 10.0.0.16 10.0.0.25": "[0 -1 1]", "10.1.0.1": "[-1]",
+	} {
+		var list []netip.Addr
+		for a := range strings.FieldsSeq(addrs) {
+			list = append(list, addr(a))
+		}
+		if got := fmt.Sprint(Assign(sets, list)); got != want {
+			t.Errorf("%s: %s, want %s", addrs, got, want)
+		}
 	}
 }

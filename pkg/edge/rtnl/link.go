@@ -18,6 +18,8 @@ const (
 	vethInfoPeer = 1
 	skipStats    = 1 << 3 // RTEXT_FILTER_SKIP_STATS
 	operUp       = 6      // IF_OPER_UP (RFC 2863 section 3.1.14)
+
+	stateBlocking = 4 // BR_STATE_BLOCKING (linux/if_bridge.h); 0 is disabled, 1 and 2 are on their way to 3, forwarding
 )
 
 // ErrNoLink says that the named link does not exist.
@@ -35,6 +37,7 @@ type Link struct {
 	Running       bool // its carrier is there, and the kernel has acted on that
 	Hairpin       bool // as port of a bridge
 	Isolated      bool
+	Blocked       bool // as port of a bridge that neither forwards by it nor is about to
 	Filtering     bool // bridge: keeps VLANs apart
 	KnowsVLANs    bool // bridge: could, in this kernel
 }
@@ -126,6 +129,8 @@ func (l *Link) parseInfo(b []byte) {
 					l.Hairpin = on
 				case unix.IFLA_BRPORT_ISOLATED:
 					l.Isolated = on
+				case unix.IFLA_BRPORT_STATE:
+					l.Blocked = !on || v[0] == stateBlocking
 				}
 			}
 		}

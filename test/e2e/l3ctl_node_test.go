@@ -72,6 +72,8 @@ func TestL3ctlOnANode(t *testing.T) {
 	t.Run("status", func(t *testing.T) { testStatus(t, l) })
 	t.Run("whois", func(t *testing.T) { testWhois(t, l) })
 	t.Run("doctor", func(t *testing.T) { testDoctor(t, l) })
+	t.Run("doctor, a source check", func(t *testing.T) { testDoctorBinding(t, l) })
+	t.Run("doctor, rules of others", func(t *testing.T) { testDoctorOthers(t, l) })
 	t.Run("doctor, userspace", func(t *testing.T) { testDoctorUserspace(t, l) })
 	t.Run("trace", func(t *testing.T) { testTrace(t, l) })
 	t.Run("capture", func(t *testing.T) { testCapture(t, l) })
@@ -293,6 +295,53 @@ func testDoctor(t *testing.T, l *lab.Lab) {
 		})
 	}
 	must(t, pod.Delete())
+}
+
+// A port whose source check somebody has flushed is bound again.
+func testDoctorBinding(t *testing.T, l *lab.Lab) {
+	h := l.Hosts["kubminion4"]
+	list := "/etc/cni/net.d/10-l3edge.conflist"
+	run(t, h.Place, "sh", "-c", `cp `+list+` /tmp/before && sed -i 's/"type": *"bridge-l3"/&,"sourceCheck":true/' `+list)
+	pod := addPod(t, l, "kubminion4", "bound", lab.Container{Name: "web8080", Port: 8080})
+	wants(t, h.Place, 0, "doctor", "all is well")
+	for _, harm := range []string{"nft delete table bridge l3edge_pods", "nft flush chain bridge l3edge_pods prerouting", "nft flush set bridge l3edge_pods strict"} {
+		run(t, h.Place, "sh", "-c", harm)
+		wants(t, h.Place, 2, "doctor", "BROKEN   pod bound: its veth "+pod.Veth+" is not bound to its addresses: ", "cause: ", "fix: ")
+		wants(t, h.Place, 0, "doctor --repair", "repair: bind "+pod.Veth+" to its pod's addresses: done")
+		wants(t, h.Place, 0, "doctor", "all is well")
+	}
+	must(t, l.Hosts["kubminion1"].Reaches(on(pod.IP, 8080)))
+	must(t, pod.Delete())
+	run(t, h.Place, "mv", "/tmp/before", list)
+}
+
+// What portmap and ipMasq have left for a container that is gone is named, with what removes it; nothing else of theirs is.
+func testDoctorOthers(t *testing.T, l *lab.Lab) {
+	h := l.Hosts["kubminion2"]
+	const rules = `*nat
+:CNI-HOSTPORT-DNAT - [0:0]
+:CNI-DN-01 - [0:0]
+:CNI-02 - [0:0]
+:CNI-DN-03 - [0:0]
+-A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT
+-A POSTROUTING -s 10.10.20.99/32 -m comment --comment "name: \"l3edge\" id: \"gone\"" -j CNI-02
+-A CNI-HOSTPORT-DNAT -p tcp -m comment --comment "dnat name: \"l3edge\" id: \"gone\"" -m multiport --dports 8099 -j CNI-DN-01
+-A CNI-HOSTPORT-DNAT -p tcp -m comment --comment "dnat name: \"l3edge\" id: \"web8080-2\"" -m multiport --dports 8098 -j CNI-DN-03
+-A CNI-DN-01 -p tcp -m tcp --dport 8099 -j DNAT --to-destination 10.10.20.99:80
+COMMIT
+`
+	onNode(t, h, "/tmp/rules", rules)
+	run(t, h.Place, "iptables-restore", "--noflush", "/tmp/rules")
+	run(t, h.Place, "sh", "-c", "nft add table ip cni_hostport; nft add chain ip cni_hostport hostports; nft add rule ip cni_hostport hostports tcp dport 8097 dnat to 10.10.20.99:80 comment '\"gone\"'")
+	out := wants(t, h.Place, 2, "doctor", "BROKEN   cni: iptables nat: a rule of the reference plugins leads to chain CNI-DN-01 for container gone of network l3edge", "chain CNI-02", "warning  cni: nft ip cni_hostport: ")
+	if strings.Contains(out, "CNI-DN-03") {
+		t.Errorf("a living pod's chain is named:\n%s", out)
+	}
+	for _, m := range regexp.MustCompile(`fix: +(?:if no other runtime has that container: )?((?:iptables|nft) .*)`).FindAllStringSubmatch(out, -1) {
+		run(t, h.Place, "sh", "-c", m[1])
+	}
+	wants(t, h.Place, 0, "doctor", "all is well")
+	run(t, h.Place, "sh", "-c", "iptables -t nat -F CNI-HOSTPORT-DNAT; iptables -t nat -D PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT; iptables -t nat -X CNI-HOSTPORT-DNAT; iptables -t nat -X CNI-DN-03; nft delete table ip cni_hostport")
 }
 
 // In userspace mode portald puts the 2015 chains back after iptables -F, and doctor sees both.

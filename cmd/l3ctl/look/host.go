@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -23,6 +24,7 @@ import (
 	"github.com/l3edge/l3edge/pkg/core/view"
 	"github.com/l3edge/l3edge/pkg/edge/chain"
 	"github.com/l3edge/l3edge/pkg/edge/control"
+	"github.com/l3edge/l3edge/pkg/edge/guard"
 	"github.com/l3edge/l3edge/pkg/edge/ipt"
 	"github.com/l3edge/l3edge/pkg/edge/lease"
 	"github.com/l3edge/l3edge/pkg/edge/link"
@@ -168,8 +170,13 @@ func pods() ([]view.Pod, error) {
 	out := make([]view.Pod, 0, len(attached))
 	for _, a := range attached {
 		p := a.Pod
-		p.Port = port(a)
+		if conf, ok := network(a); ok {
+			p.Port = &view.Port{Hairpin: conf.Hairpin, Isolated: conf.Isolated || conf.Routed}
+		}
 		errs = append(errs, enter(&p))
+		if p.Alive {
+			p.Unbound = unbound(a)
+		}
 		out = append(out, p)
 	}
 	errs = append(errs, proc.Fill(out))
@@ -177,17 +184,46 @@ func pods() ([]view.Pod, error) {
 	return out, errors.Join(errs...)
 }
 
-// port is how bridge-l3 was told to make the attachment's port.
-func port(a chain.Attachment) *view.Port {
+// network is how bridge-l3 was told to make the attachment's port.
+func network(a chain.Attachment) (podnet.Config, bool) {
 	keys, err := rawjson.ParseObject(a.Config("bridge-l3"))
 	if err != nil {
-		return nil
+		return podnet.Config{}, false
 	}
 	conf, err := podnet.Parse(keys, nil)
-	if err != nil {
-		return nil // of a version that knew other keys
+	return conf, err == nil // else of a version that knew other keys
+}
+
+// Guard is what the attachment's pod may send as; ok is false where that is anything.
+func Guard(a chain.Attachment) (g attach.Guard, ok bool) {
+	conf, known := network(a)
+	mac, err := net.ParseMAC(a.Want.MAC)
+	if !known || err != nil || len(mac) != len(g.MAC) || !conf.CheckMAC && !conf.CheckSource {
+		return attach.Guard{}, false
 	}
-	return &view.Port{Hairpin: conf.Hairpin, Isolated: conf.Isolated || conf.Routed}
+	return attach.Bind(attach.Pod{MAC: attach.MAC(mac), Addrs: a.Want.Addrs}, conf.CheckSource), true
+}
+
+// unbound says why the attachment's port passes what its pod may not send, if it does.
+func unbound(a chain.Attachment) string {
+	want, ok := Guard(a)
+	if !ok || a.Veth == "" {
+		return ""
+	}
+	c, err := guard.Dial()
+	if err != nil {
+		return err.Error()
+	}
+	defer c.Close()
+	switch have, err := c.Get(a.Veth); {
+	case err != nil:
+		return err.Error()
+	case have.Equal(attach.Guard{}):
+		return "table bridge " + mark.TablePods + " has nothing of it"
+	case !have.Equal(want):
+		return fmt.Sprintf("it may send as %s, %v, want %s, %v", have.MAC, have.Addrs, want.MAC, want.Addrs)
+	}
+	return ""
 }
 
 func addrOf(p view.Pod) netip.Addr {

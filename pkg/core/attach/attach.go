@@ -40,6 +40,14 @@ type Bridge struct {
 	Leg       *Leg // in a VLAN: the interface that has Addrs instead of the bridge
 }
 
+// Subnets are those of Addrs.
+func (b Bridge) Subnets() (out []netip.Prefix) {
+	for _, a := range b.Addrs {
+		out = append(out, a.Masked())
+	}
+	return out
+}
+
 // Port is the node's end of the pod's veth pair.
 type Port struct {
 	Name, Bridge string

@@ -44,6 +44,9 @@ type Leg struct {
 	Port Port
 }
 
+// LegName is the interface with the gateway addresses of pods that are in a VLAN.
+func LegName(bridge string, vlan int) string { return bridge + "." + strconv.Itoa(vlan) }
+
 // Filtering says that the bridge has to keep VLANs apart.
 func (s VLANSpec) Filtering() bool { return s.Access != 0 || len(s.Trunk) > 0 }
 
@@ -73,7 +76,7 @@ func (a *Attachment) vlans(s Spec) {
 	if s.VLAN.Access == 0 || len(a.Bridge.Addrs) == 0 {
 		return
 	}
-	name := s.Bridge + "." + strconv.Itoa(s.VLAN.Access)
+	name := LegName(s.Bridge, s.VLAN.Access)
 	port := PortName(s.Bridge, strconv.Itoa(s.VLAN.Access))
 	a.Bridge.Leg = &Leg{Name: name, MAC: a.Bridge.MAC, Port: Port{
 		Name: port, Bridge: s.Bridge, Alias: "l3edge gateway of " + name, MAC: random(port), MTU: s.MTU,

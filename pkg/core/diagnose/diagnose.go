@@ -41,6 +41,7 @@ const (
 	AddRoute     Op = "add route"     // Prefix via Via on Link; in the pod's namespace if Netns, else as routed would
 	ReleaseLease Op = "release lease" // Lease
 	RedoPlugin   Op = "ADD once more" // Plugin of the attachment Container, IfName
+	BindPort     Op = "bind"          // Link to the addresses of the attachment Container, IfName, as its network says
 )
 
 // Repair is one repair.
@@ -85,6 +86,7 @@ func Host(h view.Host) []Finding {
 		}
 	}
 	out = append(out, leases(h)...)
+	out = append(out, others(h)...)
 	return append(out, versions(h)...)
 }
 

@@ -58,6 +58,23 @@ func TestAHealthyHostHasNoFinding(t *testing.T) {
 	}
 }
 
+// A pod that the reference chain made, and that still runs, has its rules by right.
+func TestRulesOfReferencePluginsAreRightWhileTheirContainersAreThere(t *testing.T) {
+	h := healthy()
+	h.Others = []view.Rule{{Table: "iptables nat", Chain: "CNI-DN-1", Network: "l3edge", Container: "web", Text: "-A CNI-HOSTPORT-DNAT -j CNI-DN-1"}}
+	if fs := Host(h); len(fs) > 0 {
+		t.Errorf("found %v", fs)
+	}
+	h.Others[0].Container = "gone"
+	if fs := Host(h); len(fs) != 1 || fs[0].Fix != "iptables -t nat -D CNI-HOSTPORT-DNAT -j CNI-DN-1; iptables -t nat -F CNI-DN-1; iptables -t nat -X CNI-DN-1" {
+		t.Errorf("found %+v", fs)
+	}
+	h.Others[0] = view.Rule{Table: "nft ip cni_hostport", Chain: "hostports", Container: "gone", Handle: 7}
+	if fs := Host(h); len(fs) != 1 || fs[0].Fix != "if no other runtime has that container: nft delete rule ip cni_hostport hostports handle 7" {
+		t.Errorf("found %+v", fs)
+	}
+}
+
 func TestHost(t *testing.T) {
 	for _, row := range []struct {
 		what    string
@@ -69,6 +86,7 @@ func TestHost(t *testing.T) {
 		{"a veth off its bridge", func(h *view.Host) { h.Links[2].Master = "" }, "is no port of a bridge, want docker0", JoinBridge, false},
 		{"a port without hairpin", func(h *view.Host) { h.Pods[0].Port = &view.Port{Hairpin: true} }, "has hairpin false and isolation false, want true and false", JoinBridge, false},
 		{"a veth down", func(h *view.Host) { h.Links[2].Up = false }, "is down", LinkUp, false},
+		{"a source check flushed", func(h *view.Host) { h.Pods[0].Unbound = "nothing of it is there" }, "is not bound to its addresses: nothing of it is there", BindPort, false},
 		{"a veth deleted", func(h *view.Host) { h.Links = h.Links[:2] }, "has gone", "", false},
 		{"no gateway on the bridge", func(h *view.Host) { h.Links[1].Addrs = nil }, "its gateway 10.10.10.1 is not on docker0", AddAddress, false},
 		{"no bridge", func(h *view.Host) { h.Links[1].Name = "x" }, "its bridge docker0 has gone", "", false},
@@ -91,6 +109,18 @@ func TestHost(t *testing.T) {
 		{"a stale lease", func(h *view.Host) {
 			h.Leases = append(h.Leases, view.Lease{Network: "l3edge", Addr: addr("10.10.10.9"), Container: "gone", IfName: "eth0"})
 		}, "its container has no interface on this node any more", ReleaseLease, true},
+		{"an address that host-local holds for a container that is gone", func(h *view.Host) {
+			h.Leases = append(h.Leases, view.Lease{Network: "l3edge", Addr: addr("10.10.10.9"), Container: "gone", IfName: "eth0", HostLocal: "/x/10.10.10.9"})
+		}, "its container, which had it from host-local, is not on this node any more", ReleaseLease, true},
+		{"a file of host-local that a crash left empty", func(h *view.Host) {
+			h.Leases = append(h.Leases, view.Lease{Network: "l3edge", Addr: addr("10.10.10.9"), HostLocal: "/x/10.10.10.9"})
+		}, "its file names no container", "", true},
+		{"a host port of portmap whose container is gone", func(h *view.Host) {
+			h.Others = []view.Rule{{Table: "iptables nat", Chain: "CNI-DN-1", Network: "l3edge", Container: "gone", Text: "-A CNI-HOSTPORT-DNAT -j CNI-DN-1"}}
+		}, "iptables nat: a rule of the reference plugins leads to chain CNI-DN-1 for container gone of network l3edge, which is not on this node any more", "", false},
+		{"the same of a network that is not ours", func(h *view.Host) {
+			h.Others = []view.Rule{{Table: "nft ip cni_hostport", Chain: "hostports", Container: "gone", Text: "tcp dport 80", Handle: 7}}
+		}, "nft ip cni_hostport: a rule of the reference plugins in chain hostports for container gone", "", true},
 		{"an address without a lease", func(h *view.Host) { h.Leases = nil }, "no lease holds it", "", false},
 		{"a session down", func(h *view.Host) { h.Routed.Sessions[0].State = "connecting" }, "the session with mls is connecting", "", false},
 		{"routed waiting", func(h *view.Host) { h.Routed.Waiting = "no pod subnet" }, "waits: no pod subnet", "", false},

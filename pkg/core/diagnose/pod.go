@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/l3edge/l3edge/pkg/core/mark"
 	"github.com/l3edge/l3edge/pkg/core/view"
 )
 
@@ -86,6 +87,10 @@ func (c *podCheck) port() {
 			"it was taken off the bridge and put back by hand", fmt.Sprintf("bridge link set dev %s hairpin %s isolated %s", v.Name, onOff(want.Hairpin), onOff(want.Isolated)), join)
 	case !v.Up:
 		c.add("its veth "+v.Name+" is down", "somebody set it down", "ip link set "+v.Name+" up", &Repair{Op: LinkUp, Link: v.Name})
+	}
+	if c.p.Unbound != "" {
+		c.add("its veth "+v.Name+" is not bound to its addresses: "+c.p.Unbound, "somebody changed the rules of table bridge "+mark.TablePods+" (nft flush ruleset, a firewall that reloads): the pod may send as anybody",
+			"l3ctl doctor --repair binds it again", &Repair{Op: BindPort, Link: v.Name, Container: c.p.Container, IfName: c.p.IfName})
 	}
 }
 

@@ -29,8 +29,9 @@ type Host struct {
 	Settings map[string]string `json:"settings"` // by the path under /proc/sys; what the kernel lacks is not there
 	Pods     []Pod             `json:"pods,omitempty"`
 	Leases   []Lease           `json:"leases,omitempty"`
-	Tables   []string          `json:"tables,omitempty"` // nftables tables of ours that are there: "ip l3edge"
-	Chains   []string          `json:"chains,omitempty"` // iptables chains of ours that are there and led to
+	Tables   []string          `json:"tables,omitempty"`         // nftables tables of ours that are there: "ip l3edge"
+	Chains   []string          `json:"chains,omitempty"`         // iptables chains of ours that are there and led to
+	Others   []Rule            `json:"referenceRules,omitempty"` // of the reference plugins, a container's each; only where somebody looked
 	Problems []string          `json:"problems,omitempty"`
 }
 
@@ -193,6 +194,7 @@ type Pod struct {
 	Gateways  []netip.Addr `json:"gateways,omitempty"` // the bridge's addresses for it
 	Bridge    string       `json:"bridge,omitempty"`
 	Port      *Port        `json:"port,omitempty"`      // how its veth shall be a port; nil: not known
+	Unbound   string       `json:"unbound,omitempty"`   // why its veth may send as anybody, although its network binds ports to pods
 	Want      Side         `json:"want"`                // its end, as ADD made it
 	Have      *Side        `json:"have,omitempty"`      // as it is; nil: its namespace is gone
 	Processes []Process    `json:"processes,omitempty"` // that share its namespace

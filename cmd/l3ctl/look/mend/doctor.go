@@ -6,7 +6,9 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"os/exec"
 	"reflect"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -62,7 +64,28 @@ Status 2 when something is broken, or stays so after --repair.`,
 // examine looks at the node and finds what is wrong with it.
 func examine(ctx context.Context) (view.Host, []diagnose.Finding) {
 	h := look.Host(ctx)
+	if diagnose.RunsPods(h) {
+		h.Others = others(ctx)
+	}
 	return h, check(ctx, h, diagnose.Host(h))
+}
+
+// others reads what the reference plugins have in the packet filter, with the programs that they call themselves. What is
+// not installed, or has no such table, has none.
+func others(ctx context.Context) (out []view.Rule) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	for _, program := range []string{"iptables", "ip6tables"} {
+		if text, err := exec.CommandContext(ctx, program+"-save", "-t", "nat").Output(); err == nil {
+			out = append(out, view.ParseIPTables(program+" nat", string(text))...)
+		}
+	}
+	for _, table := range []string{"ip cni_hostport", "ip6 cni_hostport", "inet cni_plugins_masquerade"} {
+		if text, err := exec.CommandContext(ctx, "nft", append([]string{"-a", "list", "table"}, strings.Fields(table)...)...).Output(); err == nil {
+			out = append(out, view.ParseNFTables("nft "+table, string(text))...)
+		}
+	}
+	return out
 }
 
 // treat carries out every repair once.
@@ -165,6 +188,8 @@ func describe(r diagnose.Repair) string {
 		return fmt.Sprintf("add the route to %s%s", r.Prefix, where)
 	case diagnose.ReleaseLease:
 		return "release " + r.Lease.Addr.String()
+	case diagnose.BindPort:
+		return "bind " + r.Link + " to its pod's addresses"
 	case diagnose.RedoPlugin:
 		return "ADD of " + r.Plugin + " once more"
 	}

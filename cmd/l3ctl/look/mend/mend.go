@@ -8,12 +8,14 @@ import (
 	"os"
 	"strings"
 
+	"github.com/l3edge/l3edge/cmd/l3ctl/look"
 	"github.com/l3edge/l3edge/pkg/core/attach"
 	"github.com/l3edge/l3edge/pkg/core/diagnose"
 	"github.com/l3edge/l3edge/pkg/core/mark"
 	"github.com/l3edge/l3edge/pkg/core/view"
 	"github.com/l3edge/l3edge/pkg/edge/chain"
 	"github.com/l3edge/l3edge/pkg/edge/fib"
+	"github.com/l3edge/l3edge/pkg/edge/guard"
 	"github.com/l3edge/l3edge/pkg/edge/link"
 	"github.com/l3edge/l3edge/pkg/edge/netns"
 	"github.com/l3edge/l3edge/pkg/edge/rtnl"
@@ -30,6 +32,8 @@ func mend(ctx context.Context, h view.Host, r diagnose.Repair) error {
 		return err
 	case diagnose.RedoPlugin:
 		return redo(ctx, r)
+	case diagnose.BindPort:
+		return bind(r)
 	case diagnose.AddRoute:
 		if r.Netns == "" {
 			return link.PutBack(r.Prefix, r.Via, mark.RouteRouted, fib.Metric)
@@ -79,7 +83,7 @@ func mendLink(r diagnose.Repair) error {
 			route.Via = r.Via[0]
 		}
 		return c.AddRoute(l.Index, route)
-	case diagnose.SetSetting, diagnose.ReleaseLease, diagnose.RedoPlugin:
+	case diagnose.SetSetting, diagnose.ReleaseLease, diagnose.RedoPlugin, diagnose.BindPort:
 	}
 	return fmt.Errorf("no repair is called %q", r.Op)
 }
@@ -93,16 +97,40 @@ func cniPath() string {
 }
 
 func redo(ctx context.Context, r diagnose.Repair) error {
-	all, err := chain.List(chain.CacheDir)
-	for _, a := range all {
-		if a.Container == r.Container && a.IfName == r.IfName {
-			return a.Redo(ctx, cniPath(), r.Plugin)
-		}
-	}
+	a, err := attachment(r)
 	if err != nil {
 		return err
 	}
-	return fmt.Errorf("container %s is gone", r.Container)
+	return a.Redo(ctx, cniPath(), r.Plugin)
+}
+
+// bind lets the port pass only what its pod may send, with the rules that make that so.
+func bind(r diagnose.Repair) error {
+	a, err := attachment(r)
+	if err != nil {
+		return err
+	}
+	c, err := guard.Dial()
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	may, _ := look.Guard(a)
+	return c.Set(r.Link, may)
+}
+
+// attachment is the one that is to be repaired.
+func attachment(r diagnose.Repair) (chain.Attachment, error) {
+	all, err := chain.List(chain.CacheDir)
+	for _, a := range all {
+		if a.Container == r.Container && a.IfName == r.IfName {
+			return a, nil
+		}
+	}
+	if err != nil {
+		return chain.Attachment{}, err
+	}
+	return chain.Attachment{}, fmt.Errorf("container %s is gone", r.Container)
 }
 
 // check has every living attachment's plugins CHECK it and makes findings of what they say, but for pods that have one.

@@ -8,7 +8,7 @@ import (
 )
 
 // plain turns YAML as people and kubectl write it into JSON, in a tenth of the time that the whole language takes: blocks
-// of "key: value" and "- value", plain and simply quoted words, short lists and maps in brackets. Of anything else, and of
+// of "key: value" and "- value", plain and simply quoted words, lists and maps in brackets. Of anything else, and of
 // everything wrong, ok is false: then the library has its say. A test holds it to the library's words.
 func plain(text []byte) (json []byte, ok bool) {
 	if bytes.ContainsFunc(text, func(r rune) bool { return r != '\n' && (r < ' ' || r > '~') }) {
@@ -170,10 +170,8 @@ func (y *blocks) scalar(v []byte) bool {
 	switch v[0] {
 	case '"', '\'':
 		return y.quoted(v)
-	case '[':
-		return y.flow(v, ']')
-	case '{':
-		return y.flow(v, '}')
+	case '[', '{':
+		return y.flow(v)
 	}
 	return y.word(v)
 }
@@ -225,36 +223,74 @@ func (y *blocks) word(v []byte) bool {
 	return true
 }
 
-// flow appends a list or map in brackets whose values are words.
-func (y *blocks) flow(v []byte, end byte) bool {
-	if len(v) < 2 || v[len(v)-1] != end {
-		return false
+// flow appends a list or map in brackets.
+func (y *blocks) flow(v []byte) bool {
+	rest, ok := y.bracket(v, 0)
+	return ok && len(rest) == 0
+}
+
+// deepest is how far brackets may stand in brackets.
+const deepest = 10
+
+// bracket appends the list or map that v begins with and returns what follows it.
+func (y *blocks) bracket(v []byte, depth int) (rest []byte, ok bool) {
+	end := byte(']')
+	if v[0] == '{' {
+		end = '}'
 	}
 	y.out = append(y.out, v[0])
-	body := bytes.TrimSpace(v[1 : len(v)-1])
 	var keys [][]byte
-	for first := true; len(body) > 0; first = false {
-		item, rest, more := bytes.Cut(body, []byte(","))
-		if body = bytes.TrimLeft(rest, " "); more && len(body) == 0 {
-			return false
+	v = bytes.TrimLeft(v[1:], " ")
+	for first := true; len(v) > 0; first = false {
+		if v[0] == end && first {
+			y.out = append(y.out, end)
+			return v[1:], true
 		}
-		item = bytes.TrimSpace(item)
 		if !first {
 			y.out = append(y.out, ',')
 		}
 		if end == '}' {
-			key, value, ok := cutKey(item)
+			key, value, ok := cutKey(v)
 			if !ok || slices.ContainsFunc(keys, func(k []byte) bool { return bytes.Equal(k, key) }) {
-				return false
+				return nil, false
 			}
 			keys = append(keys, key)
 			y.out = append(append(append(y.out, '"'), key...), '"', ':')
-			item = value
+			v = value
 		}
-		if len(item) == 0 || bytes.IndexByte(item, ':') >= 0 || !y.word(item) {
-			return false
+		if v, ok = y.within(v, depth); !ok || len(v) == 0 {
+			return nil, false
 		}
+		switch {
+		case v[0] == end:
+			y.out = append(y.out, end)
+			return v[1:], true
+		case v[0] != ',':
+			return nil, false
+		}
+		v = bytes.TrimLeft(v[1:], " ")
 	}
-	y.out = append(y.out, end)
-	return true
+	return nil, false
+}
+
+// within appends one value in brackets and returns what follows it.
+func (y *blocks) within(v []byte, depth int) (rest []byte, ok bool) {
+	if len(v) == 0 || depth >= deepest {
+		return nil, false
+	}
+	switch c := v[0]; c {
+	case '[', '{':
+		rest, ok = y.bracket(v, depth+1)
+	case '"', '\'':
+		n := bytes.IndexByte(v[1:], c) + 2
+		rest, ok = v[n:], n > 1 && y.quoted(v[:n])
+	default:
+		n := bytes.IndexAny(v, ",[]{}")
+		if n < 0 {
+			return nil, false
+		}
+		word := bytes.TrimRight(v[:n], " ")
+		rest, ok = v[n:], len(word) > 0 && bytes.IndexByte(word, ':') < 0 && y.word(word)
+	}
+	return bytes.TrimLeft(rest, " "), ok
 }

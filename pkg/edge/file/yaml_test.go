@@ -43,6 +43,9 @@ func TestPlainYAML(t *testing.T) {
 		{"a: b # c\n", false}, {"a: &x b\n", false}, {"a: |\n  b\n", false}, {"a: b\n  c\n", false}, {"a: b\na: c\n", false}, {"1: 2\n", false},
 		{"\ta: b\n", false}, {"a: b: c\n", false}, {"a: 'it''s'\n", false}, {"a: \"\\n\"\n", false}, {"- a\nb: c\n", false}, {"a:\n  b: 1\n c: 2\n", false},
 		{"a: 2024-01-01\n", false}, {"a: -1\n", false}, {"a: 0x1f\n", false}, {"a: x:\n", false}, {"[a]: b\n", false}, {"a: [b, ]\n", false}, {"yes: a\n", false},
+		{"a: {b: [c, {d: 1}], e: {f: true}}\n- b", false}, {"a: {b: [c, {d: 1}], e: { f: true } }\n", true}, {"a: ['x y', \"z\"]\n", true},
+		{"- {addresses: [10.128.0.1], nodeName: elsewhere, conditions: {ready: true, serving: true}}\n", true},
+		{"a: [b\n", false}, {"a: [b]]\n", false}, {"a: {b: c]\n", false}, {"a: ['b' c]\n", false}, {"a: ['b]\n", false}, {"a: {b: }\n", false}, {"a: [[[[[[[[[[[[b]]]]]]]]]]]]\n", false},
 		{"a: 1.2.3\n", false}, {"a: 12.0.0.1/8/x\n", true},
 	} {
 		if quick := agrees(t, []byte(row.text)); quick != row.quick {
@@ -52,7 +55,7 @@ func TestPlainYAML(t *testing.T) {
 }
 
 func FuzzPlainYAML(f *testing.F) {
-	for _, s := range []string{webfrontend, "a:\n- b: 1\n  c: [x, y]\n", "a: {b: c}\n", "- - a\n  - b\n", "a: 'b'\nc: 10.0.0.1/8\n"} {
+	for _, s := range []string{webfrontend, "a:\n- b: 1\n  c: [x, y]\n", "a: {b: c}\n", "a: {b: [c, {d: 'e'}]}\n", "- - a\n  - b\n", "a: 'b'\nc: 10.0.0.1/8\n"} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) { agrees(t, text) })

@@ -4,6 +4,7 @@ package main
 
 import (
 	"errors"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -126,14 +127,18 @@ func TestKillNineAtEverySystemCall(t *testing.T) {
 	config := ports(web80) + withPrev("web")
 	// From two fifths on: before, the Go runtime talks to itself; entering and leaving a system call are alike.
 	for _, command := range []string{"ADD", "DEL"} {
-		if command == "DEL" {
-			w.must("ADD", "web", config)
+		total := math.MaxInt
+		for range 4 { // the fewest count: on a busy machine the runtime's threads wake up more often
+			if command == "DEL" {
+				w.must("ADD", "web", config)
+			}
+			moments, finished := w.killAt(command, "web", config, -1)
+			if !finished || moments < 100 {
+				t.Fatalf("%s has %d moments, finished: %t", command, moments, finished)
+			}
+			total = min(total, moments)
+			w.must("DEL", "web", "")
 		}
-		total, finished := w.killAt(command, "web", config, -1)
-		if !finished || total < 100 {
-			t.Fatalf("%s has %d moments, finished: %t", command, total, finished)
-		}
-		w.must("DEL", "web", "")
 		halfWay := 0
 		for n, how := total*2/5, 0; ; n, how = n+2, how+1 {
 			if command == "DEL" {

@@ -107,9 +107,7 @@ func claim(socket string) (l net.Listener, release func(), err error) {
 // serve is the daemon: it runs until ctx ends. In nftables mode the kernel goes on answering afterwards; in userspace
 // mode the rules stay too, as the ports do, and clients wait or are refused until portald is back.
 func serve(ctx context.Context, c config, stderr io.Writer) error {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(50) // services live long and changes are small: keep half the garbage that is usual
-	}
+	collect(200) // to start is to make much that stays: do not look for garbage in it again and again
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: c.level}))
 	l, release, err := claim(c.socket)
 	if err != nil {
@@ -195,9 +193,17 @@ func (w *wiring) tidy(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 	case <-time.After(2 * time.Second): // the manifests are being remembered
+		collect(50) // services live long and changes are small: keep half the garbage that is usual
 		debug.FreeOSMemory()
 	}
 	return nil
+}
+
+// collect sets how much garbage may pile up, in percent of what is alive, unless the operator has.
+func collect(percent int) {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(percent)
+	}
 }
 
 // watchNode follows the node file. It asks for it now and then: it changes perhaps once in a node's life.

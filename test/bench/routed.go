@@ -26,7 +26,7 @@ func benchRouted(ctx context.Context, r *report, o options) error {
 		name string
 		run  func(context.Context)
 	}{
-		{"load", b.load}, {"fib", b.fib}, {"announce", b.announce}, {"carrier", b.carrier}, {"start", b.coldStart},
+		{"load", b.load}, {"fib", b.fib}, {"move", b.move}, {"announce", b.announce}, {"carrier", b.carrier}, {"start", b.coldStart},
 		{"restart", b.restart}, {"idle", b.idle}, {"blackhole", b.blackhole}, {"scale", b.scale},
 	} {
 		if strings.Contains(part.name, o.only) && ctx.Err() == nil {

@@ -34,12 +34,19 @@ func (n *nftables) open() error {
 	return nil
 }
 
-// watch calls changed each time that somebody else has changed our tables, until ctx ends.
-func (n *nftables) watch(ctx context.Context, log *slog.Logger, changed func()) error {
+// watch calls changed each time that somebody else has changed our tables, until ctx ends; and look once, for what happened
+// before it listens. It does not while all services are being loaded: the kernel would write news of each.
+func (n *nftables) watch(ctx context.Context, log *slog.Logger, loaded <-chan struct{}, look, changed func()) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-loaded:
+	}
 	err := n.open()
 	if err == nil {
 		var w *nft.Watch
 		if w, err = n.plane.Watch(); err == nil {
+			look()
 			return w.Run(ctx, changed)
 		}
 	}

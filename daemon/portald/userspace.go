@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"github.com/l3edge/l3edge/pkg/core/node"
@@ -33,6 +34,8 @@ type userspace struct {
 
 	families map[bool]*ipt.Family // by Is4
 	used     atomic.Bool          // there are rules to lose
+	begin    sync.Once
+	begun    chan struct{} // closed when used for the first time
 
 	// As last applied.
 	table portal.Table // by its identity
@@ -43,6 +46,7 @@ type userspace struct {
 func (u *userspace) Apply(ctx context.Context, t portal.Table, tune map[service.Name]tuning.Settings) error {
 	ports, proxyErr := u.proxy.Apply(t, tune)
 	u.used.Store(true)
+	u.begin.Do(func() { close(u.begun) })
 	if err := u.file.save(ports); err != nil {
 		return errors.Join(proxyErr, err)
 	}
@@ -78,8 +82,14 @@ func (u *userspace) Forget() error {
 	return nil
 }
 
-// watch calls changed each time that somebody, this process included, has changed the chains of portals, until ctx ends.
+// watch calls changed each time that somebody, this process included, has changed the chains of portals, until ctx ends. It
+// does not listen before there are any: the kernel would write news of each service that nftables take.
 func (u *userspace) watch(ctx context.Context, log *slog.Logger, changed func()) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-u.begun:
+	}
 	w, err := nft.WatchIPTables()
 	if err != nil {
 		log.Warn("what others do to our chains is noticed late", "error", err)

@@ -67,7 +67,7 @@ func wire(c config, log *slog.Logger, n node.Node, m *manager) *wiring {
 	if m != nil {
 		po.Keeper = m
 	}
-	w.user = &userspace{proxy: proxy.New(po), file: ports, families: map[bool]*ipt.Family{}}
+	w.user = &userspace{proxy: proxy.New(po), file: ports, families: map[bool]*ipt.Family{}, begun: make(chan struct{})}
 	o.Kernel, o.Proxy = w.kernel, w.user
 	o.Prepare = func(n node.Node, nets []netip.Prefix) error {
 		if err := checkNets(nets, n); err != nil {
@@ -156,6 +156,10 @@ func prepare(c config, log *slog.Logger) (*wiring, *manager, error) {
 
 func (w *wiring) tasks(l net.Listener) ([]task.Task, error) {
 	sync := loop.New(loop.Options{Name: "portals", Sync: w.keeper.Sync, Log: w.log, Resync: w.c.resync})
+	doubt := func() {
+		w.keeper.Doubt()
+		sync.Trigger()
+	}
 	sources, err := w.follow(sync.Trigger)
 	if err != nil {
 		return nil, err
@@ -166,16 +170,13 @@ func (w *wiring) tasks(l net.Listener) ([]task.Task, error) {
 		{Name: "sync", Run: sync.Run},
 		{Name: "room", Run: func(ctx context.Context) error { return watchRoom(ctx, w.log) }},
 		{Name: "tampering", Run: func(ctx context.Context) error {
-			return w.kernel.watch(ctx, w.log, func() {
+			return w.kernel.watch(ctx, w.log, w.loaded, doubt, func() {
 				w.keeper.Distrust()
 				sync.Trigger()
 			})
 		}},
 		{Name: "tampering with chains", Run: func(ctx context.Context) error {
-			return w.user.watch(ctx, w.log, func() {
-				w.keeper.Doubt()
-				sync.Trigger()
-			})
+			return w.user.watch(ctx, w.log, doubt)
 		}},
 		{Name: "node file", Run: func(ctx context.Context) error { return w.watchNode(ctx, sync.Trigger) }},
 		{Name: "memory", Run: w.tidy},

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -39,6 +40,11 @@ func ensureBridge(host *rtnl.Conn, have rtnl.Link, want attach.Attachment, conf 
 	if have.Kind != "bridge" {
 		return have, cni.Errorf(cni.CodeInvalidConfig, "bridge: %s is not a bridge", want.Bridge.Name)
 	}
+	if !have.Up {
+		if err := refuseAdverts(want.Bridge.Name); err != nil {
+			return have, err
+		}
+	}
 	if !have.Up || want.Bridge.Promisc && !have.Promisc {
 		if err := host.Up(have.Index, want.Bridge.Promisc); err != nil {
 			return have, err
@@ -54,6 +60,39 @@ func ensureBridge(host *rtnl.Conn, have rtnl.Link, want attach.Attachment, conf 
 		}
 	}
 	return have, ensureSettings(want.Settings, made)
+}
+
+// refuseAdverts is for before an interface comes up: what it takes then it keeps.
+func refuseAdverts(ifName string) error {
+	s := attach.NoAdverts(ifName)
+	_, err := sysctl.EnsureIfPresent(s.Name, s.Value)
+	return err
+}
+
+// stranger refuses pod subnets that hold an address of another interface of the node than the gateway's: it would be given
+// to a pod, and the way to its network would be by the bridge. It is asked when the gateway address is not the node's yet.
+func stranger(host *rtnl.Conn, gateway string, conf podnet.Config, subnets []netip.Prefix) error {
+	if !conf.Gateway {
+		return nil
+	}
+	all, err := host.AllAddrs()
+	if err != nil {
+		return err
+	}
+	for index, list := range all {
+		for _, p := range list {
+			i := slices.IndexFunc(subnets, func(s netip.Prefix) bool { return s.Contains(p.Addr()) })
+			if i < 0 {
+				continue
+			}
+			l, err := host.LinkAt(index)
+			if errors.Is(err, rtnl.ErrNoLink) || err == nil && l.Name == gateway { // another first ADD is faster
+				continue
+			}
+			return errors.Join(err, cni.Errorf(cni.CodeConflict, "subnet: %s holds %s, which is the node's own on %s: pods need a subnet of their own", subnets[i], p.Addr(), l.Name))
+		}
+	}
+	return nil
 }
 
 // ensureSettings makes the node's settings; a lack that matters is told once, when the bridge is made.
@@ -96,6 +135,9 @@ func ensureVLAN(host *rtnl.Conn, bridge rtnl.Link, want attach.Attachment) (rtnl
 	if err != nil || port.Up {
 		return gateway, err
 	}
+	if err := refuseAdverts(leg.Name); err != nil {
+		return gateway, err
+	}
 	return gateway, errors.Join(host.SetVLANs(port.Index, leg.Port), host.Up(gateway.Index, false), host.StartPort(leg.Port))
 }
 
@@ -123,6 +165,9 @@ func ensureGateway(host *rtnl.Conn, bridge rtnl.Link, gateway netip.Prefix, conf
 	added, err := host.AddAddr(bridge.Index, gateway, false)
 	if err != nil || !added {
 		return err
+	}
+	if err := stranger(host, bridge.Name, conf, []netip.Prefix{gateway.Masked()}); err != nil {
+		return errors.Join(err, host.DelAddr(bridge.Index, gateway))
 	}
 	family := uint8(unix.AF_INET6)
 	if gateway.Addr().Is4() {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/l3edge/l3edge/pkg/core/attach"
 	"github.com/l3edge/l3edge/pkg/core/podnet"
+	"github.com/l3edge/l3edge/pkg/core/pool"
 	"github.com/l3edge/l3edge/pkg/edge/cni"
 	"github.com/l3edge/l3edge/pkg/edge/guard"
 	"github.com/l3edge/l3edge/pkg/edge/lease"
@@ -105,16 +106,20 @@ func recall(c *cni.Call, conf podnet.Config, ips []cni.IP) ([]attach.Addr, error
 		}
 		return delegated(conf, ips), nil
 	}
-	var addrs []attach.Addr
-	for _, set := range conf.Sets {
-		for _, ip := range ips {
-			if r, ok := set.Subnet(ip.Address.Addr()); ok {
-				addrs = append(addrs, attach.Addr{Addr: ip.Address.Addr(), Subnet: r.Subnet, Gateway: r.Gateway})
-			}
+	given := make([]netip.Addr, len(ips))
+	for i, ip := range ips {
+		given[i] = ip.Address.Addr()
+	}
+	of, addrs, n := pool.Assign(conf.Sets, given), make([]attach.Addr, len(conf.Sets)), 0
+	for i, a := range given {
+		if of[i] >= 0 {
+			r, _ := conf.Sets[of[i]].Subnet(a)
+			addrs[of[i]] = attach.Addr{Addr: a, Subnet: r.Subnet, Gateway: r.Gateway}
+			n++
 		}
 	}
-	if len(addrs) != len(conf.Sets) {
-		return nil, fmt.Errorf("prevResult: has %d addresses of this network's ranges, want %d", len(addrs), len(conf.Sets))
+	if n != len(conf.Sets) {
+		return nil, fmt.Errorf("prevResult: has %d addresses of this network's ranges, want %d", n, len(conf.Sets))
 	}
 	if conf.NoAddress {
 		return nil, nil
@@ -166,7 +171,7 @@ func observeNode(host *rtnl.Conn, want attach.Attachment) (attach.Attachment, er
 	if err != nil && !errors.Is(err, rtnl.ErrNoLink) {
 		return have, err
 	}
-	have.Port = attach.Port{Name: port.Name, Alias: port.Alias, MAC: port.MAC, MTU: port.MTU, Hairpin: port.Hairpin, Isolated: port.Isolated, Down: !port.Up}
+	have.Port = attach.Port{Name: port.Name, Alias: port.Alias, MAC: port.MAC, MTU: port.MTU, Hairpin: port.Hairpin, Isolated: port.Isolated, Blocked: port.Blocked, Down: !port.Up}
 	if port.Master != 0 && port.Master == bridge.Index {
 		have.Port.Bridge = bridge.Name
 		if len(want.Port.VLANs) > 0 {

@@ -9,12 +9,38 @@ import (
 	"slices"
 
 	"github.com/l3edge/l3edge/pkg/core/attach"
+	"github.com/l3edge/l3edge/pkg/core/mark"
 	"github.com/l3edge/l3edge/pkg/core/podnet"
 	"github.com/l3edge/l3edge/pkg/core/pool"
 	"github.com/l3edge/l3edge/pkg/core/subnet"
 	"github.com/l3edge/l3edge/pkg/edge/cni"
 	"github.com/l3edge/l3edge/pkg/edge/lease"
 )
+
+// openStore is the network's leases, and where else addresses of its subnets may be held. Networks whose pods the node does
+// not route may each use the same ones.
+func openStore(conf podnet.Config, network string) (*lease.Store, error) {
+	own := conf.LeaseDir + "/" + network
+	s := lease.At(own)
+	if conf.NoAddress || conf.Delegate != "" {
+		return s, nil
+	}
+	for _, dir := range []string{conf.LeaseDir, defaultLeaseDir, hostLocalDir} {
+		names, err := lease.Networks(dir)
+		if err != nil {
+			return nil, err
+		}
+		for _, n := range names {
+			if path := dir + "/" + n; path != own && (conf.Gateway || n == network) && !slices.Contains(s.Beside, path) {
+				s.Beside = append(s.Beside, path)
+			}
+		}
+	}
+	return s, nil
+}
+
+// defaultLeaseDir is where a network's leases are that has had no ipam.dataDir before.
+var defaultLeaseDir = mark.LeaseDir
 
 // claim takes the asked-for addresses, and of each set that nothing was asked of the next free one. An attachment that an
 // earlier, interrupted ADD left keeps what it holds where that fits.
@@ -151,6 +177,8 @@ func leaseError(err error) error {
 		return cni.Errorf(cni.CodeNoAddress, "%w", err)
 	case errors.Is(err, lease.ErrTaken):
 		return cni.Errorf(cni.CodeConflict, "%w", err)
+	case errors.Is(err, lease.ErrTooLong):
+		return cni.Errorf(cni.CodeInvalidEnvironment, "CNI_CONTAINERID: %w", err)
 	case errors.Is(err, lease.ErrBusy):
 		return cni.Errorf(cni.CodeTryAgainLater, "%w", err)
 	}

@@ -4,7 +4,10 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
+	"slices"
+	"strings"
 
 	"github.com/l3edge/l3edge/pkg/core/attach"
 	"github.com/l3edge/l3edge/pkg/core/mark"
@@ -40,7 +43,7 @@ func del(c *cni.Call) error {
 			return err
 		}
 	}
-	if err := hostLocal(c.Net.Name).DropForeign(owner); err != nil {
+	if err := dropHostLocal(c.Net.Name, owner); err != nil {
 		return err
 	}
 	if held == nil {
@@ -55,6 +58,26 @@ var hostLocalDir = mark.HostLocalDir
 // hostLocal is what host-local holds of a network. Its plugin is not called any more, so we end what it began.
 func hostLocal(network string) *lease.Store { return lease.At(hostLocalDir + "/" + network) }
 
+// dropHostLocal gives back what host-local holds for an attachment, under whatever name the network had then: a container has
+// one interface of a name. A file that does not tell the interface is looked at under today's name only.
+func dropHostLocal(network string, o lease.Owner) error {
+	names, err := lease.Networks(hostLocalDir)
+	errs := []error{err}
+	for _, n := range names {
+		store := hostLocal(n)
+		if n == network {
+			errs = append(errs, store.DropForeign(o))
+			continue
+		}
+		all, err := store.Foreign()
+		errs = append(errs, err)
+		if slices.ContainsFunc(all, func(f lease.Foreign) bool { return f.Owner == o }) {
+			errs = append(errs, store.DropForeign(o))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // leave is how a link is deleted: by a child process that nobody waits for, which holds the descriptors in keep open.
 func leave(keep ...int) func(int, []byte) error {
 	return func(fd int, b []byte) error { return orphan.Write(fd, b, keep...) }
@@ -62,27 +85,36 @@ func leave(keep ...int) func(int, []byte) error {
 
 // detach removes the link, and what binds its port. The address stays held until it is gone.
 func detach(c *cni.Call, conf podnet.Config, host *rtnl.Conn, held *lease.Lease) error {
-	err := removePort(host, attach.PortName(c.ContainerID, c.IfName), held != nil && held.Guarded)
+	err := removePort(host, c.Net.Name, attach.PortName(c.ContainerID, c.IfName), held != nil && held.Guarded)
 	if errors.Is(err, rtnl.ErrNoLink) {
 		return detachForeign(c, conf, host)
 	}
 	return err
 }
 
-// removePort removes a port with its pod's end; ErrNoLink when it was not there. What binds it goes after it, through a
+// isOurs says that a port of one of our names is this network's: its alias tells, which is set last, so that one without any
+// is of an ADD that was interrupted. The names tell containers and interfaces apart only.
+func isOurs(port rtnl.Link, network string) bool {
+	return port.Alias == "" || strings.HasPrefix(port.Alias, attach.AliasPrefix(network))
+}
+
+// removePort removes a port with its pod's end; ErrNoLink when it was not there, or is another network's. What binds it goes after it, through a
 // socket that the process which deletes the link holds open: closing that waits for the kernel.
-func removePort(host *rtnl.Conn, name string, guarded bool) error {
+func removePort(host *rtnl.Conn, network, name string, guarded bool) error {
+	port, err := host.Link(name)
+	if err == nil && !isOurs(port, network) {
+		return fmt.Errorf("%s is of another network: %w", name, rtnl.ErrNoLink)
+	}
 	var keep []int
 	var g *guard.Conn
 	if guarded {
-		var err error
-		if g, err = guard.Dial(); err != nil {
-			return err
+		var derr error
+		if g, derr = guard.Dial(); derr != nil {
+			return derr
 		}
 		defer g.Close()
 		keep = []int{g.Fd()}
 	}
-	port, err := host.Link(name)
 	if err == nil {
 		err = host.Remove(port.Index, leave(keep...))
 	}
@@ -118,8 +150,8 @@ func detachForeign(c *cni.Call, conf podnet.Config, host *rtnl.Conn) error {
 	}
 	port, err := host.LinkAt(eth0.Peer)
 	bridge, berr := host.Link(conf.Bridge)
-	if err != nil || berr != nil || port.Kind != "veth" || port.Master != bridge.Index || port.Peer != eth0.Index {
-		return nil //nolint:nilerr // not on our bridge: not ours
+	if err != nil || berr != nil || port.Kind != "veth" || port.Master != bridge.Index || port.Peer != eth0.Index || !isOurs(port, c.Net.Name) {
+		return nil //nolint:nilerr // not on our bridge, or of another of our networks: not ours
 	}
 	return host.Remove(port.Index, leave())
 }

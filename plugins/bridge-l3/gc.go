@@ -48,7 +48,7 @@ func gc(c *cni.Call) error {
 		if slices.Contains(c.Net.Valid, cni.Attachment(o)) {
 			continue
 		}
-		if err := collect(store, host, o); err != nil {
+		if err := collect(store, host, c.Net.Name, o); err != nil {
 			errs = append(errs, fmt.Errorf("container %s, %s: %w", o.ContainerID, o.IfName, err))
 		}
 	}
@@ -93,7 +93,7 @@ func prune(host *rtnl.Conn) error {
 	})
 }
 
-func collect(store *lease.Store, host *rtnl.Conn, o lease.Owner) error {
+func collect(store *lease.Store, host *rtnl.Conn, network string, o lease.Owner) error {
 	l, err := store.Find(o)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return leaseError(err)
@@ -101,7 +101,7 @@ func collect(store *lease.Store, host *rtnl.Conn, o lease.Owner) error {
 	if l != nil {
 		defer l.Close()
 	}
-	err = removePort(host, attach.PortName(o.ContainerID, o.IfName), l != nil && l.Guarded)
+	err = removePort(host, network, attach.PortName(o.ContainerID, o.IfName), l != nil && l.Guarded)
 	if err != nil && !errors.Is(err, rtnl.ErrNoLink) {
 		return err
 	}

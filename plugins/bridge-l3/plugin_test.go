@@ -28,7 +28,7 @@ import (
 func TestMain(m *testing.M) {
 	if os.Getenv("CNI_COMMAND") != "" {
 		hostPortDir = os.Getenv("BRIDGE_TEST_HOSTPORTS")
-		hostLocalDir = filepath.Join(filepath.Dir(hostPortDir), "hostlocal")
+		hostLocalDir, defaultLeaseDir = filepath.Join(filepath.Dir(hostPortDir), "hostlocal"), filepath.Join(filepath.Dir(hostPortDir), "default")
 		main()
 		return
 	}
@@ -41,6 +41,7 @@ type lab struct {
 	node    *netns.Handle
 	leases  string
 	version string
+	name    string // of the network
 	keys    string // of the configuration, besides what call adds
 	self    string // the plugin's binary
 	path    string // CNI_PATH
@@ -52,7 +53,7 @@ func newLab(t testing.TB, keys string) *lab {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &lab{t: t, node: nstest.New(t), leases: filepath.Join(t.TempDir(), "leases"), version: "1.1.0", keys: keys, self: self}
+	return &lab{t: t, node: nstest.New(t), leases: filepath.Join(t.TempDir(), "leases"), version: "1.1.0", name: "net", keys: keys, self: self}
 }
 
 // pod is one container as the runtime knows it.
@@ -70,7 +71,7 @@ func (l *lab) ports() string { return filepath.Join(filepath.Dir(l.leases), "hos
 func (l *lab) pod(id string) *pod { return &pod{id: id, ns: nstest.New(l.t)} }
 
 func (l *lab) config(p *pod) string {
-	keys := []string{`"cniVersion":"` + l.version + `","name":"net","type":"bridge-l3"`, fmt.Sprintf(`"ipam":{"dataDir":%q}`, l.leases)}
+	keys := []string{`"cniVersion":"` + l.version + `","name":"` + l.name + `","type":"bridge-l3"`, fmt.Sprintf(`"ipam":{"dataDir":%q}`, l.leases)}
 	if strings.Contains(l.keys, `"ipam"`) {
 		keys = keys[:1]
 	}

@@ -44,7 +44,7 @@ func reclaim(host *rtnl.Conn, store *lease.Store, network string) (int, error) {
 		if _, err := host.Link(r.Port); !errors.Is(err, rtnl.ErrNoLink) {
 			return false, err
 		}
-		if err := removePort(host, r.Port, r.Guarded); !errors.Is(err, rtnl.ErrNoLink) && err != nil {
+		if err := removePort(host, network, r.Port, r.Guarded); !errors.Is(err, rtnl.ErrNoLink) && err != nil {
 			return false, err
 		}
 		return true, nil

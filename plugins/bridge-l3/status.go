@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 
 	"github.com/l3edge/l3edge/pkg/core/attach"
 	"github.com/l3edge/l3edge/pkg/core/podnet"
+	"github.com/l3edge/l3edge/pkg/core/pool"
 	"github.com/l3edge/l3edge/pkg/edge/cni"
-	"github.com/l3edge/l3edge/pkg/edge/lease"
 	"github.com/l3edge/l3edge/pkg/edge/rtnl"
 	"github.com/l3edge/l3edge/pkg/edge/sysctl"
 )
@@ -60,9 +62,57 @@ func status(c *cni.Call) error {
 			v4, v6 = v4 || a.Addr().Is4(), v6 || a.Addr().Is6() && !a.Addr().IsLinkLocalUnicast()
 		}
 	}
-	for _, s := range attach.NodeSettings(v4, v6, true) {
+	if err := statusOfBridge(c.Net.Name, host, bridge, conf); err != nil {
+		return err
+	}
+	settings := attach.NodeSettings(v4, v6, true)
+	if v4 {
+		settings = append(settings, attach.Setting{Name: "net/ipv4/conf/" + gatewayOf(conf) + "/forwarding", Value: "1"})
+	}
+	for _, s := range settings {
 		if v, err := sysctl.Get(s.Name); err == nil && v != s.Value {
 			return cni.Errorf(cni.CodeLimitedConnectivity, "%s is %s: pods cannot leave this node until it is %s", s.Name, v, s.Value)
+		}
+	}
+	return nil
+}
+
+// gatewayOf is the interface that has the gateway addresses.
+func gatewayOf(conf podnet.Config) string {
+	if conf.VLAN.Access == 0 {
+		return conf.Bridge
+	}
+	return attach.LegName(conf.Bridge, conf.VLAN.Access)
+}
+
+// statusOfBridge wants the bridge to serve the pods that are there. Where there is none the next ADD mends it.
+func statusOfBridge(network string, host *rtnl.Conn, bridge rtnl.Link, conf podnet.Config) error {
+	links, err := host.Links()
+	if err != nil {
+		return cni.Errorf(cni.CodeNotAvailable, "%w", err)
+	}
+	pods := slices.ContainsFunc(links, func(l rtnl.Link) bool {
+		return l.Master == bridge.Index && strings.HasPrefix(l.Alias, attach.AliasPrefix(network))
+	})
+	if !pods {
+		return nil
+	}
+	if !bridge.Up {
+		return cni.Errorf(cni.CodeLimitedConnectivity, "bridge %s is down, and its pods reach nobody: ip link set %s up", bridge.Name, bridge.Name)
+	}
+	i := slices.IndexFunc(links, func(l rtnl.Link) bool { return l.Name == gatewayOf(conf) })
+	if i < 0 {
+		return cni.Errorf(cni.CodeLimitedConnectivity, "the gateway's interface %s is gone: pods cannot leave this node until the next ADD", gatewayOf(conf))
+	}
+	have, err := host.Addrs(links[i].Index, 0)
+	if err != nil {
+		return cni.Errorf(cni.CodeNotAvailable, "%w", err)
+	}
+	for _, set := range conf.Sets {
+		if !slices.ContainsFunc(have, func(p netip.Prefix) bool {
+			return slices.ContainsFunc(set, func(r pool.Range) bool { return r.Gateway == p.Addr() })
+		}) {
+			return cni.Errorf(cni.CodeLimitedConnectivity, "%s has lost the gateway address %s: ip addr add %s/%d dev %s", links[i].Name, set[0].Gateway, set[0].Gateway, set[0].Subnet.Bits(), links[i].Name)
 		}
 	}
 	return nil
@@ -71,7 +121,10 @@ func status(c *cni.Call) error {
 // statusOfPools wants a free address in every pool. It may have to look for one that has been forgotten: a runtime does
 // not try an ADD where STATUS fails.
 func statusOfPools(c *cni.Call, conf podnet.Config, host *rtnl.Conn) error {
-	store := lease.At(conf.LeaseDir + "/" + c.Net.Name)
+	store, err := openStore(conf, c.Net.Name)
+	if err != nil {
+		return err
+	}
 	for _, set := range conf.Sets {
 		for reclaimed := false; ; reclaimed = true {
 			used, err := store.Count(func(a netip.Addr) bool { _, ok := set.Find(a); return ok })

@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/l3edge/l3edge/pkg/core/attach"
 	"github.com/l3edge/l3edge/pkg/core/podnet"
@@ -26,6 +27,12 @@ func add(c *cni.Call) (*cni.Result, error) {
 	if err := complete(&conf); err != nil {
 		return nil, err
 	}
+	dns := c.Net.DNS
+	if dns.IsZero() && conf.ResolvConf != "" {
+		if dns, err = cni.ReadResolvConf(conf.ResolvConf); err != nil {
+			return nil, cni.Errorf(cni.CodeInvalidConfig, "ipam.resolvConf: %w", err)
+		}
+	}
 	ns, err := openPod(c.Netns)
 	if err != nil {
 		return nil, err
@@ -42,20 +49,23 @@ func add(c *cni.Call) (*cni.Result, error) {
 	if who.Node, err = ownNamespace(); err != nil {
 		return nil, err
 	}
-	store := lease.At(conf.LeaseDir + "/" + c.Net.Name)
+	store, err := openStore(conf, c.Net.Name)
+	if err != nil {
+		return nil, err
+	}
 	held, err := store.Begin(who)
 	if err != nil {
 		return nil, leaseError(err)
 	}
 	defer held.Close()
-	job := &job{call: c, conf: conf, ask: ask, dns: c.Net.DNS, ns: ns, host: host, store: store, lease: held}
+	job := &job{call: c, conf: conf, ask: ask, dns: dns, ns: ns, host: host, store: store, lease: held}
 	if err := job.clearInterrupted(); err != nil {
 		return nil, err
 	}
 	if err := once.Run(job.steps()); err != nil {
 		return nil, refusal(conf, err)
 	}
-	return job.result()
+	return job.result(), nil
 }
 
 // refusal gives the kernel's limits their codes, and says which key asks for what this kernel has not got.
@@ -144,10 +154,21 @@ func (j *job) clearInterrupted() error {
 	if err != nil {
 		return err
 	}
+	if err := j.ours(port); err != nil {
+		return err
+	}
 	if port.Up {
 		return cni.Errorf(cni.CodeConflict, "container %s is attached by %s already; DEL first", j.call.ContainerID, j.call.IfName)
 	}
 	return j.host.Remove(port.Index, leave())
+}
+
+// ours refuses a port of another network: names of ports tell containers and interfaces apart only.
+func (j *job) ours(port rtnl.Link) error {
+	if isOurs(port, j.call.Net.Name) {
+		return nil
+	}
+	return cni.Errorf(cni.CodeConflict, "container %s has an interface %s of another network (%s is %q)", j.call.ContainerID, j.call.IfName, port.Name, port.Alias)
 }
 
 // prepareBridge decides the attachment, now that the bridge's MTU can be known, and makes the bridge and the node fit.
@@ -160,12 +181,21 @@ func (j *job) prepareBridge() error {
 	if err != nil {
 		return err
 	}
+	if mtu < attach.LeastMTU6 && slices.ContainsFunc(j.addrs, func(a attach.Addr) bool { return a.Addr.Is6() }) {
+		return cni.Errorf(cni.CodeInvalidConfig, "mtu: %d is less than the %d that IPv6 needs (it is the configured one, else that of bridge %s, else that of the way out)", mtu, attach.LeastMTU6, j.conf.Bridge)
+	}
 	j.want = attach.Decide(spec(j.call, j.conf, mtu, j.addrs, j.ask.mac))
+	if j.bridge.Index == 0 {
+		if err := stranger(j.host, j.want.Bridge.Gateway(), j.conf, j.want.Bridge.Subnets()); err != nil {
+			return err
+		}
+	}
 	j.bridge, err = ensureBridge(j.host, j.bridge, j.want, j.conf)
 	return err
 }
 
-// mtu is the configured one, else the bridge's, else that of the way out.
+// mtu is the configured one, else the bridge's, else that of the way out, which may not be known yet: no more then than every
+// interface takes that could be it.
 func (j *job) mtu() (int, error) {
 	if j.conf.MTU != 0 {
 		return j.conf.MTU, nil
@@ -175,7 +205,7 @@ func (j *job) mtu() (int, error) {
 	}
 	up, err := j.host.Uplink()
 	if errors.Is(err, rtnl.ErrNoLink) {
-		return 1500, nil // Ethernet's own (RFC 894)
+		return j.host.LowestMTU()
 	}
 	return up.MTU, err
 }
@@ -190,11 +220,14 @@ func (j *job) makeLink() error {
 	if errors.Is(lerr, rtnl.ErrNoLink) {
 		return cni.Errorf(cni.CodeConflict, "the container has an interface %s already", j.call.IfName)
 	}
+	if lerr == nil {
+		lerr = j.ours(port)
+	}
+	if lerr == nil {
+		lerr = j.host.Remove(port.Index, leave())
+	}
 	if lerr != nil {
 		return lerr
-	}
-	if err := j.host.Remove(port.Index, leave()); err != nil {
-		return err
 	}
 	return j.host.MakeVeth(j.want.Port, j.bridge.Index, j.want.Pod, j.ns.Fd())
 }
@@ -204,7 +237,7 @@ func (j *job) removeLink() error {
 	if errors.Is(err, rtnl.ErrNoLink) {
 		return nil
 	}
-	if err != nil {
+	if err != nil || !isOurs(port, j.call.Net.Name) {
 		return err
 	}
 	return j.host.Remove(port.Index, leave())
@@ -285,7 +318,7 @@ func (j *job) unbind() error {
 	return g.Set(j.want.Port.Name, attach.Guard{})
 }
 
-func (j *job) result() (*cni.Result, error) {
+func (j *job) result() *cni.Result {
 	w, podIndex := j.want, 2
 	r := &cni.Result{
 		Interfaces: []cni.Interface{
@@ -309,12 +342,5 @@ func (j *job) result() (*cni.Result, error) {
 		r.Routes = append(r.Routes, cni.Route{Dst: route.Dst, GW: route.Via, MTU: route.MTU, AdvMSS: route.AdvMSS,
 			Priority: route.Priority, Table: route.Table, Scope: route.Scope})
 	}
-	if r.DNS.IsZero() && j.conf.ResolvConf != "" {
-		var err error
-		if r.DNS, err = cni.ReadResolvConf(j.conf.ResolvConf); err != nil {
-			err = fmt.Errorf("ipam.resolvConf: %w", err)
-			return nil, errors.Join(err, j.removeLink(), j.giveBack())
-		}
-	}
-	return r, nil
+	return r
 }

@@ -11,7 +11,7 @@ import (
 // Verify compares what is with what ADD made and names the first difference, nil when there is none. Addresses, routes
 // and settings that others have added are not a difference.
 func Verify(want, have Attachment) error {
-	for _, check := range []func(want, have Attachment) error{verifyBridge, verifyPort, verifyPod} {
+	for _, check := range []func(want, have Attachment) error{verifyBridge, verifyPort, verifyPod, verifyForwarding} {
 		if err := check(want, have); err != nil {
 			return err
 		}
@@ -48,8 +48,6 @@ func verifyPort(want, have Attachment) error {
 		return fmt.Errorf("%s: is a port of %q, want %s", place, h.Bridge, w.Bridge)
 	case h.Down != w.Down:
 		return fmt.Errorf("%s: down is %t, want %t", place, h.Down, w.Down)
-	case h.Blocked && !want.Pod.Down: // a pod that is down has no carrier, on which the bridge blocks
-		return fmt.Errorf("%s: the bridge forwards nothing by it", place)
 	case h.MTU != w.MTU:
 		return fmt.Errorf("%s: MTU is %d, want %d", place, h.MTU, w.MTU)
 	case h.Hairpin != w.Hairpin:
@@ -83,6 +81,14 @@ func verifyPod(want, have Attachment) error {
 		}
 	}
 	return settings(place, w.Settings, h.Settings)
+}
+
+// verifyForwarding comes last: where the pod's end is down the bridge has no carrier to forward by.
+func verifyForwarding(want, have Attachment) error {
+	if have.Port.Blocked && !want.Pod.Down {
+		return fmt.Errorf("port %s: the bridge forwards nothing by it", want.Port.Name)
+	}
+	return nil
 }
 
 func addrs(place string, want, have []netip.Prefix) error {

@@ -69,23 +69,28 @@ func (c *Conn) Addrs(index int, family uint8) ([]netip.Prefix, error) {
 		if len(b) < unix.SizeofIfAddrmsg || int(uint32Of(b[4:])) != index {
 			continue
 		}
-		var local, address netip.Addr
-		for kind, v := range attrs(b[unix.SizeofIfAddrmsg:]) {
-			switch kind {
-			case unix.IFA_LOCAL:
-				local = addrOf(v)
-			case unix.IFA_ADDRESS:
-				address = addrOf(v)
-			}
-		}
-		if !local.IsValid() { // IPv6 sends only IFA_ADDRESS where there is no peer
-			local = address
-		}
-		if local.IsValid() {
-			out = append(out, netip.PrefixFrom(local, int(b[1])))
+		if p, ok := parseAddr(b); ok {
+			out = append(out, p)
 		}
 	}
 	return out, nil
+}
+
+// parseAddr reads an address of the interface itself; IPv6 sends only IFA_ADDRESS where there is no peer.
+func parseAddr(b []byte) (netip.Prefix, bool) {
+	var local, address netip.Addr
+	for kind, v := range attrs(b[unix.SizeofIfAddrmsg:]) {
+		switch kind {
+		case unix.IFA_LOCAL:
+			local = addrOf(v)
+		case unix.IFA_ADDRESS:
+			address = addrOf(v)
+		}
+	}
+	if !local.IsValid() {
+		local = address
+	}
+	return netip.PrefixFrom(local, int(b[1])), local.IsValid()
 }
 
 // AddRoute adds a route of an interface; the very same one is no error.
@@ -253,6 +258,40 @@ func (c *Conn) Uplink() (Link, error) {
 		}
 	}
 	return Link{}, fmt.Errorf("default route: %w", ErrNoLink)
+}
+
+// ways are the kinds of interface that may lead out of a node; hardware has none.
+var ways = []string{"", "bond", "team", "vlan", "macvlan", "ipvlan", "veth"}
+
+// LowestMTU is what every interface takes that is up and may be given the default route, at most Ethernet's own (RFC 894).
+func (c *Conn) LowestMTU() (int, error) {
+	links, err := c.Links()
+	mtu := 1500
+	for _, l := range links {
+		if l.Up && l.Master == 0 && l.Name != "lo" && slices.Contains(ways, l.Kind) {
+			mtu = min(mtu, l.MTU)
+		}
+	}
+	return mtu, err
+}
+
+// AllAddrs lists the addresses of every interface, by its index.
+func (c *Conn) AllAddrs() (map[int][]netip.Prefix, error) {
+	all, err := c.dump(newMessage(unix.RTM_GETADDR, 0, ifaddr(unix.AF_UNSPEC, 0, 0, 0)))
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	out := map[int][]netip.Prefix{}
+	for _, b := range all {
+		if len(b) < unix.SizeofIfAddrmsg {
+			continue
+		}
+		if p, ok := parseAddr(b); ok {
+			index := int(uint32Of(b[4:]))
+			out[index] = append(out[index], p)
+		}
+	}
+	return out, nil
 }
 
 // broadcast is the last address of an IPv4 prefix.

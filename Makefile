@@ -5,6 +5,7 @@
 #   make build       static binaries into bin/
 #   make check       what a reviewer would say: gofmt, vet, lint
 #   make test-runtimes  pods made by containerd and podman (as root)
+#   make test-fire   portald under fire, and a minute of services that come and go
 #   make test-kube   against a real Kubernetes, built here: ten minutes at first, then seconds (as root)
 #   make image       an OCI image of the static binaries, for amd64 and arm64, in dist/
 #   make deb         Debian packages, in dist/
@@ -24,7 +25,7 @@ PACK    := $(GO) tool -modfile=tools/pack/go.mod
 
 export CGO_ENABLED = 0
 
-.PHONY: build demo lab-down test test-runtimes test-kube check bench dist image deb clean
+.PHONY: build demo lab-down test test-runtimes test-fire test-kube check bench dist image deb clean
 
 build:
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/... ./daemon/... ./plugins/...
@@ -47,6 +48,10 @@ test: build
 test-runtimes: build
 	@test/need.sh runtimes
 	cd test/runtimes && $(GO) mod download && $(GO) vet ./... && $(GO) test -count=1 -timeout 9m .
+
+test-fire:
+	@test/need.sh test
+	PORTALD_FIRE_CHURN=1m $(GO) test -count=1 -timeout 9m -run TestFire ./daemon/portald
 
 test-kube: build
 	@test/need.sh kube

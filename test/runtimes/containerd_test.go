@@ -48,7 +48,7 @@ func TestPods(t *testing.T) {
 		}
 		s.start(t, "logger", 0, []string{"/guest", "addresses"}, nil)
 		within(t, patience, "the log is written", func() error {
-			text, err := os.ReadFile(n.file(filepath.Join(s.config.LogDirectory, s.log("logger", 0))))
+			text, err := os.ReadFile(n.File(filepath.Join(s.config.LogDirectory, s.log("logger", 0))))
 			if err == nil && !strings.HasSuffix(string(text), " stdout F "+s.addr.String()+"\n") {
 				err = fmt.Errorf("log: %q", text)
 			}
@@ -93,7 +93,7 @@ func TestPods(t *testing.T) {
 		nodes[1].mustBeClean(t)
 	})
 	t.Run("a pod outlives containerd", func(t *testing.T) {
-		n.daemon.Kill()
+		n.Daemon.Kill()
 		must(t, answers(outside, published, "web80"))
 		n.start(t)
 		must(t, answers(outside, published, "web80"))

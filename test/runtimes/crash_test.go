@@ -37,7 +37,7 @@ func crashNode(t *testing.T) *node {
 	l, _ := up(t)
 	must(t, l.Hosts["kubminion1"].WriteFile(conflist, held))
 	n := newNode(t, l.Hosts["kubminion1"], saveImages(t))
-	must(t, os.Mkdir(n.file("/run/hold"), 0o755))
+	must(t, os.Mkdir(n.File("/run/hold"), 0o755))
 	return n
 }
 
@@ -76,16 +76,16 @@ func TestContainerdKilledInRunPodSandbox(t *testing.T) {
 	} {
 		t.Run(when.name, func(t *testing.T) {
 			if when.hold != "" {
-				must(t, os.WriteFile(n.file("/run/hold/"+when.hold), nil, 0o644))
+				must(t, os.WriteFile(n.File("/run/hold/"+when.hold), nil, 0o644))
 			}
 			done := n.begin(t)
 			n.await(t, when.file)
-			n.daemon.Kill()
+			n.Daemon.Kill()
 			if err := <-done; err == nil {
 				t.Error("RunPodSandbox was over: the kill came too late to mean anything")
 			}
 			if when.hold != "" {
-				must(t, os.Remove(n.file("/run/hold/"+when.hold+".reached")))
+				must(t, os.Remove(n.File("/run/hold/"+when.hold+".reached")))
 			}
 			n.recovers(t)
 		})
@@ -112,7 +112,7 @@ func TestContainerdKilledAtAnyTime(t *testing.T) {
 			case err := <-done:
 				must(t, err)
 			}
-			n.daemon.Kill()
+			n.Daemon.Kill()
 			if i%2 == 1 {
 				for _, pid := range n.plugins() {
 					_ = syscall.Kill(pid, syscall.SIGKILL) // it may just have ended
@@ -142,7 +142,7 @@ func (n *node) plugins() (pids []int) {
 func TestCutOffResult(t *testing.T) {
 	n := crashNode(t)
 	s := n.run(t, "victim", tcp80)
-	results, err := filepath.Glob(n.file("/var/lib/cni/results/l3edge-*"))
+	results, err := filepath.Glob(n.File("/var/lib/cni/results/l3edge-*"))
 	if err != nil || len(results) != 1 {
 		t.Fatalf("cached results: %v %v, want one", results, err)
 	}
@@ -166,7 +166,7 @@ func TestCutOffResult(t *testing.T) {
 func (n *node) await(t *testing.T, pattern string) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(100 * time.Microsecond) {
-		if found, _ := filepath.Glob(n.file(pattern)); len(found) > 0 { // the pattern is well-formed
+		if found, _ := filepath.Glob(n.File(pattern)); len(found) > 0 { // the pattern is well-formed
 			return
 		}
 	}
@@ -189,7 +189,7 @@ done`
 			t.Errorf("a namespace that containerd has forgotten holds %s", what)
 		}
 	}
-	for _, pid := range n.processes() {
+	for _, pid := range n.Processes() {
 		command, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)) // empty at its end
 		if !strings.Contains(string(command), "containerd-shim") {
 			continue

@@ -6,16 +6,15 @@ package runtimes
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/l3edge/l3edge/pkg/lab"
+	"github.com/l3edge/l3edge/pkg/lab/cri"
 	"github.com/l3edge/l3edge/pkg/lab/nest"
 	"github.com/l3edge/l3edge/pkg/lab/place"
 )
@@ -40,7 +39,7 @@ func TestMain(m *testing.M) {
 
 // outside prepares what the tests need, runs them in a nest, and removes the control groups, which outlive it.
 func outside() (code int, err error) {
-	if err := probe(); err != nil {
+	if err := cri.Probe(); err != nil {
 		return 1, err
 	}
 	bin, err := build()
@@ -53,60 +52,7 @@ func outside() (code int, err error) {
 		return 1, err
 	}
 	code, err = nest.Nest{Args: os.Args, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr}.Run()
-	return code, errors.Join(err, place.Eventually(10*time.Second, func() error { return removeGroups(group) }))
-}
-
-// probe says what stands in the way of a runtime on this machine.
-func probe() error {
-	if nest.NeedsUserNamespace() {
-		return errors.New("containerd needs the machine's root, for control groups and devices: run make test-runtimes as root")
-	}
-	for _, p := range []string{"containerd", "containerd-shim-runc-v2", "ctr", "runc"} {
-		if _, err := exec.LookPath(p); err != nil {
-			return fmt.Errorf("%w: apt-get install containerd runc", err)
-		}
-	}
-	at := filepath.Join(hierarchies()[0], fmt.Sprintf("l3edge-probe-%d", os.Getpid()))
-	if err := os.Mkdir(at, 0o755); err != nil {
-		return fmt.Errorf("containerd needs control groups that it may change: %w", err)
-	}
-	return os.Remove(at)
-}
-
-// hierarchies are the roots of the control groups: one, or one for each controller in the older version.
-func hierarchies() []string {
-	const root = "/sys/fs/cgroup"
-	if _, err := os.Stat(root + "/cgroup.controllers"); err == nil {
-		return []string{root}
-	}
-	dirs, _ := filepath.Glob(root + "/*/cgroup.procs") // the pattern is well-formed
-	for i := range dirs {
-		dirs[i] = filepath.Dir(dirs[i])
-	}
-	return append(dirs, root)
-}
-
-// removeGroups removes the control group and those in it from every hierarchy.
-func removeGroups(group string) error {
-	var errs []error
-	for _, h := range hierarchies() {
-		var dirs []string
-		err := filepath.WalkDir(filepath.Join(h, group), func(path string, d fs.DirEntry, err error) error {
-			if err == nil && d.IsDir() {
-				dirs = append(dirs, path)
-			}
-			return err
-		})
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
-		}
-		for _, dir := range slices.Backward(dirs) {
-			if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				errs = append(errs, err)
-			}
-		}
-	}
-	return errors.Join(errs...)
+	return code, errors.Join(err, place.Eventually(10*time.Second, func() error { return cri.RemoveGroup(group) }))
 }
 
 // build makes our programs, and beside them the tests' own and the loopback plugin that containerd cannot do without.

@@ -10,10 +10,8 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -24,6 +22,7 @@ import (
 
 	"github.com/l3edge/l3edge/pkg/core/mark"
 	"github.com/l3edge/l3edge/pkg/lab"
+	containerd "github.com/l3edge/l3edge/pkg/lab/cri"
 	"github.com/l3edge/l3edge/pkg/lab/place"
 )
 
@@ -32,81 +31,44 @@ const patience = time.Minute
 
 // node is a node of the lab with a containerd, asked as the kubelet asks it.
 type node struct {
-	*lab.Host
+	*containerd.Runtime
 	runtime cri.RuntimeServiceClient
-	daemon  *place.Process
-}
-
-const (
-	socket     = "/run/containerd/containerd.sock"
-	configFile = "/etc/containerd/config.toml"
-)
-
-// config is containerd's: its state is lost with /run, its root survives a reboot. The root lies on the lab's tmpfs and
-// not under /var/lib, which is an overlay already, and the kernel takes no overlay as another's upper half.
-func config(root string) string {
-	return `version = 2
-root = "` + root + `"
-state = "/run/containerd"
-[grpc]
-  address = "` + socket + `"
-[plugins."io.containerd.internal.v1.opt"]
-  path = "` + root + `/opt"
-[plugins."io.containerd.grpc.v1.cri"]
-  sandbox_image = "` + pauseImage + `"
-  disable_apparmor = true
-  restrict_oom_score_adj = true
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "/opt/cni/bin"
-    conf_dir = "/etc/cni/net.d"
-  [plugins."io.containerd.grpc.v1.cri".containerd]
-    snapshotter = "overlayfs"
-    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
-      runtime_type = "io.containerd.runc.v2"
-      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
-        SystemdCgroup = false
-`
 }
 
 // newNode puts a containerd on the host and gives it the images.
 func newNode(t *testing.T, h *lab.Host, images []string) *node {
 	t.Helper()
-	n := &node{Host: h}
+	r, err := containerd.Install(h, os.Getenv(groupVar))
+	must(t, err)
+	n := &node{Runtime: r}
 	for _, plugin := range []string{"loopback", "hold"} {
 		b, err := os.ReadFile(filepath.Join(os.Getenv(binVar), plugin))
 		must(t, err)
-		must(t, os.WriteFile(n.file("/opt/cni/bin/"+plugin), b, 0o755))
+		must(t, os.WriteFile(n.File("/opt/cni/bin/"+plugin), b, 0o755))
 	}
-	must(t, n.WriteFile(configFile, config(filepath.Join(lab.Dir, "containerd", h.Name))))
-	_, err := n.Run("mount", "-t", "tmpfs", "cni", "/var/lib/cni") // the machine's own results lie below
-	must(t, err)
 	again := grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: 10 * time.Millisecond, Multiplier: 1.5, MaxDelay: 100 * time.Millisecond}}
-	conn, err := grpc.NewClient("unix://"+n.file(socket), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithConnectParams(again))
+	conn, err := grpc.NewClient("unix://"+n.File(containerd.Socket), grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithConnectParams(again))
 	must(t, err)
 	n.runtime = cri.NewRuntimeServiceClient(conn)
 	t.Cleanup(func() {
-		n.kill()
+		if err := n.Kill(); err != nil {
+			t.Error(err)
+		}
 		_ = conn.Close()
 	})
 	n.start(t)
 	for _, image := range images {
-		_, err := n.Run("ctr", "-a", socket, "-n", "k8s.io", "images", "import", "--snapshotter", "overlayfs", image)
-		must(t, err)
+		must(t, n.Import(image))
 	}
 	return n
 }
 
-// file is where this process sees a file of the node.
-func (n *node) file(path string) string { return fmt.Sprintf("/proc/%d/root%s", n.Pid, path) }
-
-// start starts containerd and waits until it serves pods. Plugins inherit its environment: it gets none of the tests'.
+// start starts containerd and waits until it serves pods.
 func (n *node) start(t *testing.T) {
 	t.Helper()
-	var err error
-	n.daemon, err = n.Start("containerd", "env", "-i", "HOME=/root", "PATH="+lab.Path, "containerd", "-c", configFile)
-	must(t, err)
+	must(t, n.Runtime.Start())
 	within(t, patience, "containerd on "+n.Name, func() error {
-		if _, err := n.daemon.Running(); err != nil {
+		if _, err := n.Daemon.Running(); err != nil {
 			return err
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -122,42 +84,6 @@ func (n *node) start(t *testing.T) {
 		}
 		return nil
 	})
-}
-
-// group is the control group of the node's pods.
-func (n *node) group() string { return "/" + os.Getenv(groupVar) + "/" + n.Name }
-
-// kill ends containerd, its shims and all containers of the node at once, as a power cut does.
-func (n *node) kill() {
-	n.daemon.Kill()
-	_ = place.Eventually(patience, func() error {
-		left := n.processes()
-		for _, pid := range left {
-			_ = syscall.Kill(pid, syscall.SIGKILL)
-		}
-		if len(left) > 0 {
-			return fmt.Errorf("%s still has processes %v", n.Name, left)
-		}
-		return nil
-	})
-}
-
-// processes are the living shims (podman: conmons) and containers of the node: those whose mount namespace or control
-// group is its.
-func (n *node) processes() (pids []int) {
-	procs, _ := filepath.Glob("/proc/[0-9]*") // the pattern is well-formed
-	own, _ := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", n.Pid))
-	for _, proc := range procs {
-		command, _ := os.ReadFile(proc + "/cmdline") // empty for zombies
-		groups, _ := os.ReadFile(proc + "/cgroup")
-		mnt, _ := os.Readlink(proc + "/ns/mnt")
-		exe, _, _ := strings.Cut(string(command), "\x00")
-		shim := mnt == own && slices.Contains([]string{"containerd-shim-runc-v2", "conmon"}, filepath.Base(exe))
-		if pid, err := strconv.Atoi(filepath.Base(proc)); err == nil && len(command) > 0 && (shim || strings.Contains(string(groups), n.group()+"/")) {
-			pids = append(pids, pid)
-		}
-	}
-	return pids
 }
 
 func call(t *testing.T) context.Context {
@@ -186,7 +112,7 @@ func (n *node) sandboxConfig(name string, ports ...*cri.PortMapping) *cri.PodSan
 	return &cri.PodSandboxConfig{
 		Metadata: &cri.PodSandboxMetadata{Name: name, Namespace: "default", Uid: "uid-" + name},
 		Hostname: name, LogDirectory: "/run/podlogs/" + name, PortMappings: ports,
-		Linux: &cri.LinuxPodSandboxConfig{CgroupParent: n.group() + "/" + name},
+		Linux: &cri.LinuxPodSandboxConfig{CgroupParent: n.Group + "/" + name},
 	}
 }
 
@@ -346,7 +272,7 @@ func (n *node) left() (map[string][]string, error) {
 			out[what] = lines
 		}
 	}
-	for _, pid := range n.processes() {
+	for _, pid := range n.Processes() {
 		out["processes"] = append(out["processes"], strconv.Itoa(pid))
 	}
 	return out, errors.Join(errs...)

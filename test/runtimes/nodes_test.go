@@ -122,7 +122,7 @@ func seen(from *sandbox, addr string, to *sandbox) error {
 // so what the kernel would have lost with it goes by hand: the bridge and the rules. Routes are for routed to sweep.
 func (n *node) reboot(t *testing.T) {
 	t.Helper()
-	n.kill()
+	must(t, n.Kill())
 	n.Routed.Kill()
 	n.Portald.Kill()
 	steps := []string{

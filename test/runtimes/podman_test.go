@@ -5,6 +5,7 @@ package runtimes
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/l3edge/l3edge/pkg/lab"
+	containerd "github.com/l3edge/l3edge/pkg/lab/cri"
 	"github.com/l3edge/l3edge/pkg/lab/place"
 )
 
@@ -28,7 +30,7 @@ const (
 // container's root may not have.
 func newPodman(t *testing.T, h *lab.Host) *podman {
 	t.Helper()
-	p := &podman{&node{Host: h}}
+	p := &podman{&node{Runtime: &containerd.Runtime{Host: h, Group: "/" + os.Getenv(groupVar) + "/" + h.Name}}}
 	dir := filepath.Join(lab.Dir, "podman", h.Name)
 	must(t, h.WriteFile(containersConf, `[containers]
 apparmor_profile = "unconfined"
@@ -38,7 +40,7 @@ default_ulimits = ["nofile=1024:4096", "nproc=4096:4096"]
 cgroup_manager = "cgroupfs"
 events_logger = "file"
 runtime = "runc"
-infra_image = "`+pauseImage+`"
+infra_image = "`+containerd.PauseImage+`"
 tmp_dir = "/run/podman"
 static_dir = "`+dir+`/libpod"
 [network]
@@ -75,7 +77,7 @@ func (p *podman) must(t *testing.T, args ...string) string {
 // kill ends what still runs.
 func (p *podman) kill() {
 	_ = place.Eventually(patience, func() error {
-		left := p.processes()
+		left := p.Processes()
 		for _, pid := range left {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
@@ -99,7 +101,7 @@ func TestPodman(t *testing.T) {
 	p := newPodman(t, l.Hosts["kubminion1"])
 	addr, mac := netip.MustParseAddr("10.10.10.77"), "02:00:00:00:00:77"
 	published := on(p.Spec.Addr.Addr(), hostPort)
-	p.must(t, "pod", "create", "--name", "pod", "--hostname", "pod", "--cgroup-parent", p.group(),
+	p.must(t, "pod", "create", "--name", "pod", "--hostname", "pod", "--cgroup-parent", p.Group,
 		"--network", "l3edge", "--ip", addr.String(), "--mac-address", mac, "-p", fmt.Sprintf("%d:80", hostPort))
 	p.must(t, "pod", "start", "pod")
 	p.web(t, "pod", "web80", 80)
@@ -114,7 +116,7 @@ func TestPodman(t *testing.T) {
 		}
 	})
 	t.Run("the same address is refused to another pod, which leaves nothing", func(t *testing.T) {
-		p.must(t, "pod", "create", "--name", "second", "--cgroup-parent", p.group(), "--network", "l3edge", "--ip", addr.String())
+		p.must(t, "pod", "create", "--name", "second", "--cgroup-parent", p.Group, "--network", "l3edge", "--ip", addr.String())
 		_, err := p.ask("pod", "start", "second")
 		if err == nil || !strings.Contains(err.Error(), "is held by pod") && !strings.Contains(err.Error(), "is held by container") {
 			t.Errorf("start: %v, want to hear who holds the address", err)
@@ -145,7 +147,7 @@ func TestPodman(t *testing.T) {
 		}
 	})
 	t.Run("a pod without wishes gets an address of the node's subnet", func(t *testing.T) {
-		name := p.must(t, "run", "-d", "--cgroup-parent", p.group(), "--name", "plain", "--network", "l3edge", webImage, "lab", "web", "--container=plain", "--pod=plain", "--port=8080")
+		name := p.must(t, "run", "-d", "--cgroup-parent", p.Group, "--name", "plain", "--network", "l3edge", webImage, "lab", "web", "--container=plain", "--pod=plain", "--port=8080")
 		got, err := netip.ParseAddr(p.must(t, "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", name))
 		if err != nil || !p.Spec.Pods.Contains(got) {
 			t.Fatalf("address %s (%v), want one of %s", got, err, p.Spec.Pods)

@@ -295,6 +295,8 @@ func testDoctor(t *testing.T, l *lab.Lab) {
 		})
 	}
 	must(t, pod.Delete())
+	run(t, h.Place, "sh", "-c", "sysctl -qw net.ipv4.conf.docker0.route_localnet=1; nft flush ruleset") // with no host port left
+	wants(t, h.Place, 0, "doctor --repair", "set net/ipv4/conf/docker0/route_localnet to 0: done", "all is well now")
 }
 
 // A port whose source check somebody has flushed is bound again.

@@ -119,7 +119,11 @@ func kernel(h *view.Host) error {
 	errs = append(errs, err)
 	h.Routes, err = link.Routes()
 	errs = append(errs, err)
-	for _, name := range settings {
+	names := slices.Clone(settings)
+	for _, n := range h.Networks {
+		names = append(names, view.LocalNet(n.Bridge))
+	}
+	for _, name := range names {
 		if v, err := sysctl.Get(name); err == nil {
 			h.Settings[name] = v
 		} else if !errors.Is(err, fs.ErrNotExist) {

@@ -270,6 +270,27 @@ func settings(h view.Host) []Finding {
 		}
 		out = append(out, f)
 	}
+	return append(out, localhost(h)...)
+}
+
+// localhost names bridges over which pods reach what listens on 127.0.0.1 of the node: portal lets packets of 127.0.0.1 cross
+// its bridge, and guards that with a chain which is gone. While a pod has host ports, portal's CHECK tells and its ADD mends.
+func localhost(h view.Host) []Finding {
+	if slices.Contains(h.Tables, "ip "+mark.TableHostPorts) || slices.ContainsFunc(h.Pods, func(p view.Pod) bool { return p.Alive && len(p.HostPorts) > 0 }) {
+		return nil
+	}
+	var out []Finding
+	for _, n := range h.Networks {
+		name := view.LocalNet(n.Bridge)
+		if h.Settings[name] != "1" || slices.ContainsFunc(out, func(f Finding) bool { return f.Repair.Name == name }) {
+			continue
+		}
+		out = append(out, Finding{
+			Part: "kernel", Problem: name + " is 1, and no rule guards it: pods reach what listens on 127.0.0.1 of this node",
+			Cause: "nft flush ruleset took the guard of the portal plugin, or portmap of the reference plugins had set it, which has none",
+			Fix:   "sysctl -w " + strings.ReplaceAll(name, "/", ".") + "=0", Repair: &Repair{Op: SetSetting, Name: name, Value: "0"},
+		})
+	}
 	return out
 }
 

@@ -75,6 +75,21 @@ func TestRulesOfReferencePluginsAreRightWhileTheirContainersAreThere(t *testing.
 	}
 }
 
+// The setting that opens 127.0.0.1 is right while its guard is there, and portal's to mend while a pod has host ports.
+func TestLocalhostMayBeOpen(t *testing.T) {
+	for what, harmless := range map[string]func(h *view.Host){
+		"with its guard":            func(h *view.Host) { h.Tables = append(h.Tables, "ip l3edge_hostports") },
+		"for a pod with host ports": func(h *view.Host) { h.Pods[0].HostPorts = []view.HostPort{{Protocol: "tcp", Port: 80, To: 8080}} },
+	} {
+		h := healthy()
+		h.Settings["net/ipv4/conf/docker0/route_localnet"] = "1"
+		harmless(&h)
+		if fs := Host(h); len(fs) > 0 {
+			t.Errorf("%s: found %v", what, fs)
+		}
+	}
+}
+
 func TestHost(t *testing.T) {
 	for _, row := range []struct {
 		what    string
@@ -95,6 +110,10 @@ func TestHost(t *testing.T) {
 		{"no route in the pod", func(h *view.Host) { h.Pods[0].Have.Routes = nil }, "its route default via 10.10.10.1 is missing", AddRoute, false},
 		{"no eth0 in the pod", func(h *view.Host) { h.Pods[0].Have = &view.Side{} }, "eth0 has gone", "", false},
 		{"forwarding off", func(h *view.Host) { h.Settings["net/ipv4/ip_forward"] = "0" }, "net/ipv4/ip_forward is 0", SetSetting, false},
+		{"127.0.0.1 open to pods", func(h *view.Host) {
+			h.Settings["net/ipv4/conf/docker0/route_localnet"] = "1"
+			h.Networks = append(h.Networks, h.Networks[0])
+		}, "pods reach what listens on 127.0.0.1 of this node", SetSetting, false},
 		{"no br_netfilter", func(h *view.Host) { delete(h.Settings, "net/bridge/bridge-nf-call-iptables") }, "does not have net/bridge", "", true},
 		{"a route deleted", func(h *view.Host) { h.Routes = nil }, "10.10.20.0/24 has gone from the kernel", AddRoute, false},
 		{"a route refused", func(h *view.Host) { h.Routed.Routes[0].Failed = true }, "is not in the kernel", "", false},

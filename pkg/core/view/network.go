@@ -49,6 +49,9 @@ type rawPlugin struct {
 // Leases reports that bridge-l3 itself gives the network's addresses.
 func (n Network) Leases() bool { return n.Delegate == "" && slices.Contains(n.Plugins, "bridge-l3") }
 
+// LocalNet is the setting that lets packets from and to 127.0.0.1 cross a bridge (net/ipv4/conf/NAME/route_localnet).
+func LocalNet(bridge string) string { return "net/ipv4/conf/" + bridge + "/route_localnet" }
+
 // Ours are the plugin types that make a network one of ours.
 var Ours = []string{"bridge-l3", "portal"}
 

@@ -235,7 +235,11 @@ func (d *wiring) heard(e fib.Event) {
 	default:
 		d.publish()
 		d.tellNextHops()
-		d.router.TopologyChanged(e.Routes || e.Lost)
+		if e.Link != 0 {
+			d.router.LinkChanged(e.Link)
+		} else {
+			d.router.TopologyChanged(e.Routes || e.Lost)
+		}
 	}
 	d.loop.Trigger()
 }

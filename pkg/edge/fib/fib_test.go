@@ -255,7 +255,7 @@ func TestWatch(t *testing.T) {
 	nstest.Sh(t, n, "ip route replace 10.10.20.0/24 via 10.20.30.9 metric 103 proto static")
 	expect("route replaced by another", func(e Event) bool { return e.Gone == p })
 	nstest.Sh(t, mls, "ip link set p1 down")
-	expect("carrier lost", func(e Event) bool { return e.Topology })
+	expect("carrier lost", func(e Event) bool { return e.Topology && e.Link == link && !e.Routes })
 	if gone != 2 {
 		t.Errorf("%d routes gone were told of, want the two that others took: our own changes came back", gone)
 	}

@@ -21,6 +21,7 @@ type Event struct {
 	Gone     netip.Prefix // a route of ours that somebody removed or replaced
 	Topology bool         // a link, an address or a gateway of the host's changed
 	Routes   bool         // routes of ours may have gone with it, without a word
+	Link     int          // those through this link may have, if it is not 0
 	// Forwarding says that the namespace or a link began or ceased to forward.
 	Forwarding bool
 	Lost       bool // events were lost: anything may have changed
@@ -128,7 +129,9 @@ func (w *Watch) event(h header, body []byte, f func(Event)) {
 	case unix.RTM_NEWADDR:
 		f(Event{Topology: true})
 	case unix.RTM_DELADDR: // with the last one of a link go its routes
-		f(Event{Topology: true, Routes: true})
+		if len(body) >= unix.SizeofIfAddrmsg {
+			f(Event{Topology: true, Link: int(native.Uint32(body[4:]))})
+		}
 	case rtmNewNexthop, rtmDelNexthop: // with an object go its routes, without a word
 		if len(body) >= sizeofNhmsg && body[2] == mark.RouteRouted {
 			f(Event{Topology: true, Routes: true})
@@ -159,5 +162,9 @@ func (w *Watch) link(h header, body []byte) Event {
 	} else {
 		delete(w.up, index)
 	}
-	return Event{Topology: true, Routes: was && !up}
+	e := Event{Topology: true}
+	if was && !up {
+		e.Link = int(index)
+	}
+	return e
 }

@@ -80,6 +80,7 @@ type news struct {
 	reread   bool           // the kernel's routes may have changed
 	decide   bool           // policy, intents or, as look finds, what the node is connected to changed
 	gone     []netip.Prefix // routes that somebody removed
+	links    []int          // links whose routes may have gone
 	gateways []gateway
 	changed  []route.Learned
 }
@@ -102,6 +103,12 @@ func New(o Options) *Router {
 // them: the kernel says nothing then.
 func (r *Router) TopologyChanged(routes bool) {
 	r.hear(func() { r.news.topology, r.news.reread = true, r.news.reread || routes })
+}
+
+// LinkChanged is TopologyChanged for a link that routes may have gone with. Where none of ours goes through it, as through
+// that of a pod, the kernel's routes are not read again.
+func (r *Router) LinkChanged(link int) {
+	r.hear(func() { r.news.topology, r.news.links = true, append(r.news.links, link) })
 }
 
 // Gone says that somebody removed our route for prefix.
@@ -204,7 +211,8 @@ func (r *Router) round(n news, pol route.Policy, intents []route.Intent) error {
 
 // look takes over what was heard, and reads what the kernel holds and is connected to.
 func (r *Router) look(n *news) (err error) {
-	if n.reread || r.actual == nil {
+	n.reread = n.reread || r.actual == nil || uses(r.actual, n.links)
+	if n.reread {
 		first := r.actual == nil
 		r.read = time.Now()
 		if r.actual, err = r.o.Kernel.Read(); err != nil {
@@ -231,6 +239,19 @@ func (r *Router) look(n *news) (err error) {
 	return nil
 }
 
+// uses reports that a route goes through one of the links.
+func uses(table route.FIB, links []int) bool {
+	if len(links) == 0 {
+		return false
+	}
+	for _, e := range table {
+		if slices.ContainsFunc(e.Hops, func(h route.NextHop) bool { return slices.Contains(links, h.Link) }) {
+			return true
+		}
+	}
+	return false
+}
+
 // lookAround reads what the node is connected to. Only a change of it is a reason to decide anew: a pod's link comes
 // and goes more often than any that routes go through.
 func (r *Router) lookAround(n *news) error {
@@ -242,10 +263,26 @@ func (r *Router) lookAround(n *news) error {
 	if r.resolver != nil && topo.Equal(r.topo) {
 		return nil
 	}
-	n.decide = n.decide || r.resolver == nil || !topo.Extends(r.topo) || len(r.refused) > 0
+	n.decide = n.decide || r.resolver == nil || !topo.Extends(r.less(topo)) || len(r.refused) > 0
 	r.topo, r.resolver = topo, route.NewResolver(topo)
 	r.o.Speaker.Reachable(topo.Reaches)
 	return nil
+}
+
+// less is what the node was connected to without the links that are gone and that nothing goes through.
+func (r *Router) less(now route.Topology) route.Topology {
+	var gone []int
+	for name, index := range r.topo.Links {
+		if _, there := now.Links[name]; !there {
+			gone = append(gone, index)
+		}
+	}
+	old := r.topo
+	if len(gone) > 0 && !uses(r.desired, gone) {
+		old.Links = maps.Clone(old.Links)
+		maps.DeleteFunc(old.Links, func(_ string, index int) bool { return slices.Contains(gone, index) })
+	}
+	return old
 }
 
 // done takes over what the kernel took, and tells of it.

@@ -279,9 +279,15 @@ func TestAPodsLinkIsNoReasonToReadEverything(t *testing.T) {
 	step(t, r, k, "a link comes", "")
 	r.TopologyChanged(false)
 	step(t, r, k, "nothing changed", "")
+	k.topo.Links = map[string]int{"ens18": 2}
+	r.LinkChanged(9)
+	step(t, r, k, "a pod's link goes", "")
 	if k.reads != reads || s.asked != asked {
 		t.Errorf("the kernel's table was read %d times, the speaker's %d", k.reads-reads, s.asked-asked)
 	}
+	delete(k.fib, pfx("10.10.20.0/24"))
+	r.LinkChanged(2)
+	step(t, r, k, "the uplink went down and is up again, and its routes have gone", "+ 10.10.20.0/24: via 10.20.30.1\n")
 	k.topo.OnLink = []route.OnLink{{Prefix: pfx("10.20.30.0/24"), Link: 7}}
 	r.TopologyChanged(false)
 	step(t, r, k, "the uplink is another", "~ 10.10.20.0/24: via 10.20.30.1 -> via 10.20.30.1\n")

@@ -156,11 +156,38 @@ func TestCluster(t *testing.T) {
 			t.Errorf("no request in the logs:\n%s", all)
 		}
 	})
+	t.Run("kinds of services", func(t *testing.T) { kinds(t, c) })
+	t.Run("hostPort", func(t *testing.T) { hostPort(t, c) })
+	t.Run("what the cluster is told", func(t *testing.T) { told(t, c) })
 	t.Run("rolling update", func(t *testing.T) {
-		asking, too := begin(c.nodes[0].Place, vip), begin(outside.Place, "192.168.10.64:30080")
-		c.kubectl(t, "rollout", "restart", "deployment/web")
-		c.kubectl(t, "rollout", "status", "deployment/web", "--timeout=3m")
-		asking.end(t, "the rolling update")
-		too.end(t, "the rolling update")
+		c.steady(t, "the rolling update", func() {
+			c.kubectl(t, "rollout", "restart", "deployment/web")
+			c.kubectl(t, "rollout", "status", "deployment/web", "--timeout=3m")
+		})
 	})
+	t.Run("restarts of what runs pods", func(t *testing.T) { restarts(t, c) })
+	t.Run("update of l3edge itself", func(t *testing.T) {
+		c.steady(t, "the update of the DaemonSet", func() {
+			c.kubectl(t, "-n", "l3edge", "rollout", "restart", "daemonset/l3edge")
+			c.installed(t)
+		})
+	})
+	t.Run("crashes while the API server is away", func(t *testing.T) { crashes(t, c) })
+	t.Run("drain", func(t *testing.T) { drain(t, c) })
+	t.Run("rights", func(t *testing.T) { c.mustUseEveryRight(t) })
+	if !t.Run("reboot", func(t *testing.T) { reboot(t, c) }) {
+		return
+	}
+	t.Run("uninstall", func(t *testing.T) { uninstall(t, c) })
+}
+
+// steady asks the service web from a node, its NodePort from outside, and a pod of the other node from a node, while
+// something happens. No request may fail.
+func (c *cluster) steady(t *testing.T, during string, happens func()) {
+	t.Helper()
+	all := []*traffic{begin(c.nodes[0].Place, "10.100.87.105:80"), begin(c.lab.Hosts["outside"].Place, "192.168.10.64:30080")}
+	happens()
+	for _, f := range all {
+		f.end(t, during)
+	}
 }

@@ -5,6 +5,7 @@ package kube
 import (
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 
 	core "k8s.io/api/core/v1"
@@ -35,6 +36,24 @@ func (c *cluster) daemons(t *testing.T) map[string]core.Pod {
 		}
 	}
 	return out
+}
+
+// uninstall takes everything away again, as the guide says.
+func uninstall(t *testing.T, c *cluster) {
+	c.kubectl(t, "delete", "deployments", "--all", "--cascade=foreground", "--timeout=2m")
+	n := c.nodes[0]
+	if out, err := n.Run("l3ctl", "cleanup"); err == nil || !strings.Contains(err.Error(), "routed is running") {
+		t.Errorf("cleanup beside running daemons: %v\n%s", err, out)
+	}
+	c.kubectl(t, "delete", "-f", manifests("l3edge.yaml"), "--timeout=2m")
+	for _, n := range c.nodes {
+		within(t, patience, "cleanup of "+n.Name, func() error { _, err := n.Run("l3ctl", "cleanup"); return err })
+		left, err := n.Run("sh", "-c", `ls -d /run/l3edge; ls /etc/cni/net.d /opt/cni/bin | grep -v -e loopback -e : ; nft list tables | grep l3edge
+			ip route show proto 103; ip route show proto 104; ip nexthop; ip link show cni0; iptables-save | grep KUBE-PORTALS; true`)
+		if strings.TrimSpace(left) != "" || err != nil {
+			t.Errorf("left on %s: %v\n%s", n.Name, err, left)
+		}
+	}
 }
 
 func TestRenderedManifests(t *testing.T) {

@@ -135,6 +135,9 @@ func (n *node) ready(t *testing.T) {
 		if _, err := n.kubelet.Running(); err != nil {
 			t.Fatal(err)
 		}
+		if _, err := n.Get("127.0.0.1:10248", "/healthz"); err != nil { // what the cluster knows may be old
+			return err
+		}
 		o, err := n.object()
 		if err != nil {
 			return err

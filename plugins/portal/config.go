@@ -108,6 +108,9 @@ func (p portMapping) parse(prev *cni.Result) ([]nft.Mapping, error) {
 		}
 		out = append(out, m)
 	}
+	if len(out) == 0 && !ip.IsValid() {
+		return nil, errors.New("hostPort: the pod has no address to lead it to")
+	}
 	if len(out) == 0 {
 		return nil, fmt.Errorf("hostIP: the pod has no address of the family of %s", ip)
 	}

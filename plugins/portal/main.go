@@ -6,5 +6,5 @@ package main
 import "github.com/l3edge/l3edge/pkg/edge/cni"
 
 func main() {
-	cni.Main("portal", cni.Verbs{Add: add, Del: del, Check: check, GC: gc, Status: status})
+	cni.Main("portal", cni.Verbs{Add: add, Del: del, Check: check, GC: gc, Status: status, Problems: problems})
 }

@@ -14,14 +14,11 @@ import (
 )
 
 // portald is the socket to ask. Where the configuration names it by portaldSocket, a portald is expected on this node.
-func portald(c *cni.Call) (socket string, expected bool, err error) {
-	if err := c.Keys.Get("portaldSocket").Decode(&socket); err != nil {
-		return "", false, cni.Errorf(cni.CodeDecode, "portaldSocket: %w", err)
+func (r rawConfig) portald() (socket string, expected bool) {
+	if r.PortaldSocket == "" {
+		return mark.PortaldSocket, false
 	}
-	if socket == "" {
-		return mark.PortaldSocket, false, nil
-	}
-	return socket, true, nil
+	return r.PortaldSocket, true
 }
 
 // services asks portald whether services are in force: until they are, the node should not be given pods. Where none

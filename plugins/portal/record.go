@@ -48,7 +48,7 @@ func holder(network string, a cni.Attachment) string {
 // would start the runtime's poller, for a file of some thirty bytes.
 func readRecord(path string) ([]nft.Mapping, error) {
 	data, err := readFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if neverThere(err) {
 		return nil, nil
 	}
 	if err != nil {
@@ -169,11 +169,16 @@ func unfinished(path string) string {
 
 func removeRecord(path string) error {
 	for _, p := range []string{path, unfinished(path)} {
-		if err := unix.Unlink(p); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := unix.Unlink(p); err != nil && !neverThere(err) {
 			return fmt.Errorf("remove host port record: %w", err)
 		}
 	}
 	return nil
+}
+
+// neverThere says that there is no such file, or that there cannot be, as the container id is too long: ADD refused it then.
+func neverThere(err error) bool {
+	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENAMETOOLONG)
 }
 
 // The time of recordDir is that of the last removal: whoever closes a socket of nftables soon after waits for the kernel.

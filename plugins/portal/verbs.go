@@ -49,13 +49,14 @@ func add(c *cni.Call) (*cni.Result, error) {
 	if prev == nil {
 		return nil, cni.Errorf(cni.CodeInvalidConfig, "prevResult: missing; portal stands in a chain, behind a plugin that attaches the pod")
 	}
+	_, kerr := parse(c)
 	ms, err := mappings(c)
-	if err != nil || len(ms) == 0 {
+	if err := errors.Join(kerr, err); err != nil || len(ms) == 0 {
 		return prev, err
 	}
 	who, path := holder(c.Net.Name, attachment(c)), recordPath(c.Net.Name, attachment(c))
 	return prev, with(func(h *nft.HostPorts) error {
-		old, err := readRecord(path)
+		old, err := heldBy(h, path, who)
 		if err != nil {
 			return err
 		}
@@ -71,7 +72,7 @@ func add(c *cni.Call) (*cni.Result, error) {
 			return errors.Join(asCNI(err), h.Remove(who, ms), removeRecord(path))
 		}
 		if err := errors.Join(openLocalhost(prev, ms), forgetStrangers(h, ms)); err != nil {
-			return errors.Join(err, h.Remove(who, ms), removeRecord(path))
+			return errors.Join(err, h.Remove(who, ms), removeRecord(path), closeLocalhost())
 		}
 		return nil
 	})
@@ -85,29 +86,6 @@ func asCNI(err error) error {
 	return err
 }
 
-// openLocalhost lets packets from 127.0.0.1 leave towards the pod. The table's guard chain keeps others from using it.
-func openLocalhost(prev *cni.Result, ms []nft.Mapping) error {
-	for _, name := range localnets(prev, ms) {
-		if _, err := sysctl.EnsureIfPresent(name, "1"); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// localnets are the settings that have to be 1 for ports that answer on 127.0.0.1: of the node's ends of the attachment.
-func localnets(prev *cni.Result, ms []nft.Mapping) (names []string) {
-	if !slices.ContainsFunc(ms, func(m nft.Mapping) bool { return m.HostIP.Is4() && (m.HostIP.IsUnspecified() || m.HostIP.IsLoopback()) }) {
-		return nil
-	}
-	for _, i := range prev.Interfaces {
-		if i.Sandbox == "" && i.Name != "" {
-			names = append(names, "net/ipv4/conf/"+i.Name+"/route_localnet")
-		}
-	}
-	return names
-}
-
 // del takes the attachment's ports away, whatever the configuration or the chain says now. It knows them from the
 // record, so that an attachment without any costs one failed open.
 func del(c *cni.Call) error {
@@ -115,16 +93,16 @@ func del(c *cni.Call) error {
 }
 
 func release(network string, a cni.Attachment) error {
-	path := recordPath(network, a)
-	ms, err := readRecord(path)
-	if err != nil {
-		return err
-	}
-	if ms == nil {
+	path, who := recordPath(network, a), holder(network, a)
+	if ms, err := readRecord(path); err == nil && ms == nil {
 		return removeRecord(path) // an unfinished one
 	}
-	err = with(func(h *nft.HostPorts) error {
-		if err := h.Remove(holder(network, a), ms); err != nil {
+	err := with(func(h *nft.HostPorts) error {
+		ms, err := heldBy(h, path, who)
+		if err == nil {
+			err = h.Remove(who, ms)
+		}
+		if err != nil {
 			return err
 		}
 		return forgetOrphans(h, ms)
@@ -132,7 +110,22 @@ func release(network string, a cni.Attachment) error {
 	if err != nil {
 		return err
 	}
-	return removeRecord(path)
+	return errors.Join(removeRecord(path), closeLocalhost())
+}
+
+// heldBy are the ports that an attachment has, by its record; where that is damaged, by what the kernel says.
+func heldBy(h *nft.HostPorts, path, who string) ([]nft.Mapping, error) {
+	ms, err := readRecord(path)
+	if err == nil {
+		return ms, nil
+	}
+	all, err := h.List()
+	for _, held := range all {
+		if held.Holder == who {
+			ms = append(ms, held.Mapping)
+		}
+	}
+	return ms, err
 }
 
 // check compares the kernel with what the runtime asked for and names the first difference.
@@ -140,13 +133,14 @@ func check(c *cni.Call) error {
 	if c.Net.PrevResult == nil {
 		return cni.Errorf(cni.CodeInvalidConfig, "prevResult: missing")
 	}
+	_, kerr := parse(c)
 	ms, err := mappings(c)
-	if err != nil || len(ms) == 0 {
+	if err := errors.Join(kerr, err); err != nil || len(ms) == 0 {
 		return err
 	}
-	for _, name := range localnets(c.Net.PrevResult, ms) {
-		if v, err := sysctl.Get(name); err == nil && v != "1" {
-			return cni.Errorf(cni.CodeCheckFailed, "%s is %s, want 1 for hostPorts on 127.0.0.1", name, v)
+	for _, i := range localnets(c.Net.PrevResult, ms) {
+		if v, err := sysctl.Get(localnet(i)); err == nil && v != "1" {
+			return cni.Errorf(cni.CodeCheckFailed, "%s is %s, want 1 for hostPorts on 127.0.0.1", localnet(i), v)
 		}
 	}
 	who := holder(c.Net.Name, attachment(c))
@@ -205,16 +199,17 @@ func gc(c *cni.Call) error {
 			}
 		}
 		return nil
-	}))
+	}), closeLocalhost())
 	return errors.Join(errs...)
 }
 
 // status says whether an ADD would work, and whether services do.
 func status(c *cni.Call) error {
-	socket, expected, err := portald(c)
+	conf, err := parse(c)
 	if err != nil {
-		return err
+		return cni.Errorf(cni.CodeNotAvailable, "%w", err)
 	}
+	socket, expected := conf.portald()
 	return with(func(h *nft.HostPorts) error {
 		v6 := slices.ContainsFunc(saved(), func(held nft.Held) bool { return held.To.Addr().Is6() })
 		if err := h.Ensure(true, v6); err != nil { // of IPv6 only where there was some: not every node has it

@@ -69,13 +69,13 @@ var others = []string{
 	"disableCheck", "disableGC", "loadOnlyInlinedPlugins", "deviceID", "pciBusID",
 }
 
-// isOthers accepts, besides those, keys that say whose they are (cni.dev/…, io.kubernetes.…) and remarks (_…).
-func isOthers(key string) bool {
+// IsOthers accepts, besides those, keys that say whose they are (cni.dev/…, io.kubernetes.…) and remarks (_…).
+func IsOthers(key string) bool {
 	return slices.ContainsFunc(others, func(o string) bool { return strings.EqualFold(o, key) }) ||
 		strings.ContainsAny(key, "./") || strings.HasPrefix(key, "_")
 }
 
-// isOthersInside is isOthers for the objects inside; host-local knows a name in its block, and makes no use of it.
+// isOthersInside is IsOthers for the objects inside; host-local knows a name in its block, and makes no use of it.
 func isOthersInside(key string) bool {
 	return strings.EqualFold(key, "name") || strings.ContainsAny(key, "./") || strings.HasPrefix(key, "_")
 }

@@ -37,7 +37,7 @@ type Config struct {
 // reported at once, each with its place, keys that nobody knows included.
 func Parse(keys rawjson.Object, ipRanges rawjson.Value) (Config, error) {
 	raw := defaults()
-	errs := read("", keys, raw.fields(), isOthers)
+	errs := read("", keys, raw.fields(), IsOthers)
 	c := Config{
 		Bridge: raw.Bridge, MTU: raw.MTU, Force: raw.ForceAddress, Promisc: raw.PromiscMode, Isolated: raw.PortIsolation,
 		Routed: raw.LocalRouting == "routed", DAD: raw.DAD, Down: raw.Down, CheckMAC: raw.MACSpoof, CheckSource: raw.SourceCheck, NodeFile: raw.NodeFile,

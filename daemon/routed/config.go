@@ -6,11 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"slices"
 	"time"
-
-	"sigs.k8s.io/yaml"
 
 	"github.com/l3edge/l3edge/pkg/core/kubeobj"
 	"github.com/l3edge/l3edge/pkg/core/node"
@@ -93,19 +90,6 @@ func (c config) families() (v4, v6 bool) {
 		v4, v6 = v4 || p.Addr().Is4(), v6 || p.Addr().Is6()
 	}
 	return v4, v6
-}
-
-// readFile reads the YAML file; unknown keys are errors.
-func readFile(path string) (raw, error) {
-	var r raw
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return raw{}, fmt.Errorf("read configuration: %w", err)
-	}
-	if err := yaml.UnmarshalStrict(data, &r); err != nil {
-		return raw{}, fmt.Errorf("%s: %w", path, err)
-	}
-	return r, nil
 }
 
 // problems collects everything that is wrong, each with its place.

@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -245,14 +246,42 @@ holdTime: "soon" is not a number of whole seconds from 3s to 18h12m15s`
 	if _, err := f.config(); err == nil || err.Error() != want {
 		t.Errorf("wrong flags are told as\n%v\nwant\n%s", err, want)
 	}
+}
+
+func TestAFileThatIsWrongIsToldAllAtOnce(t *testing.T) {
 	bad := filepath.Join(t.TempDir(), "routed.yaml")
-	if err := os.WriteFile(bad, []byte("peers: [{name: mls}]\npodSubnet: 10.10.10.0/24\n"), 0o644); err != nil {
+	const text = `
+node: 7
+asn: 64512x
+peers:
+  - {name: mls, asn: -1, gtsm: maybe}
+  - {nam: tor-b}
+  - tor-c
+groups: {tor: {bfd: 1h, communities: 64512:100}}
+podSubnet: 10.10.10.0/24
+accept: 10.10.0.0/16
+podSubnets: [10.10.10.0/33]
+`
+	if err := os.WriteFile(bad, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	f = newFlags()
+	f := newFlags()
 	_ = f.set.Parse([]string{"--conf=" + bad})
-	if _, err := f.config(); err == nil || !strings.Contains(err.Error(), `unknown field "podSubnet"`) || !strings.Contains(err.Error(), bad) {
-		t.Errorf("an unknown key is %v", err)
+	_, err := f.config()
+	want := strings.ReplaceAll(`FILE: podSubnet: there is no such key; did you mean podSubnets?
+FILE: asn: "64512x" is not a number from 0 to 4294967295
+FILE: groups.tor.communities: "64512:100" is not a list
+FILE: peers[0].asn: -1 is not a number from 0 to 4294967295
+FILE: peers[0].gtsm: "maybe" is not true or false
+FILE: peers[1].nam: there is no such key; did you mean name?
+FILE: peers[2]: "tor-c" is not a set of keys
+FILE: accept: "10.10.0.0/16" is not a list
+groups.tor.bfd: "1h" is not a time from 10ms to 10s
+peers[1].name: missing
+peers[2].name: missing
+podSubnets[0]: "10.10.10.0/33" is not a prefix`, "FILE", bad)
+	if d := cmp.Diff(want, fmt.Sprint(err)); d != "" {
+		t.Error(d)
 	}
 }
 

@@ -540,7 +540,7 @@ func TestReload(t *testing.T) {
 		t.Errorf("the session was disturbed: %s, %s", since, now)
 	}
 	for _, bad := range []struct{ text, want string }{
-		{"peers: [{name: 10.20.30.1}]\npodSubnets: [10.10.10.0/33]\nmist: 1\n", `unknown field "mist"`},
+		{"peers: [{name: 10.20.30.1}]\npodSubnets: [10.10.10.0/33]\nmist: 1\n", "mist: there is no such key"},
 		{"peers: [{name: 10.20.30.1}]\npodSubnets: [10.10.10.0/24]\nasn: 7\nport: 180\n", "restart routed to change asn, port"},
 	} {
 		write(t, conf, bad.text)

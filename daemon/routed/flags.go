@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"slices"
 	"strconv"
 	"sync/atomic"
 
@@ -70,13 +69,14 @@ func newFlags() *flags {
 // config is the file's and the flags' together, checked.
 func (f *flags) config() (config, error) {
 	r := raw{Port: 179}
+	var wrong []error
 	if f.conf != "" {
 		var err error
-		if r, err = readFile(f.conf); err != nil {
+		if r, wrong, err = readFile(f.conf); err != nil {
 			return config{}, err
 		}
 	}
-	wrong := slices.Clone(f.wrong)
+	wrong = append(wrong, f.wrong...)
 	for i, s := range f.peers {
 		if i == 0 {
 			r.Peers = nil

@@ -133,6 +133,8 @@ func plain(v Value, into any, err error) error {
 		return misfit(v, "true or false")
 	case *int, **int:
 		return misfit(v, "a number")
+	case *uint32, **uint32:
+		return misfit(v, "a number from 0 to 4294967295")
 	case *[]string:
 		return misfit(v, "a list of texts")
 	}

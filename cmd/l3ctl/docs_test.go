@@ -98,6 +98,8 @@ func TestMistakes(t *testing.T) {
 		{"two formats at once", []string{"map", "--dot", "--mermaid"}, "none of the others can be"},
 		{"a point on the moon", []string{"capture", "web", "--point=moon"}, `--point[0]: "moon" is none of pod, veth, bridge, uplink`},
 		{"a probe of the past", []string{"trace", "a", "b", "--probe", "--from=x"}, "--probe: makes a connection now"},
+		{"two places to look at", []string{"status", "--all", "--lab"}, "none of the others can be"},
+		{"a probe of a whole cluster", []string{"trace", "a", "b", "--probe", "--all"}, "--probe: makes a connection on this host"},
 		{"ports that are none", []string{"lab", "pod", "add", "x", "--publish=80", "--publish=0:1"}, `publish[1]: "0:1" is not HOSTPORT:CONTAINERPORT`},
 	} {
 		t.Run(row.mistake, func(t *testing.T) {

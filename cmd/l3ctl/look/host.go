@@ -65,6 +65,12 @@ func Host(ctx context.Context) view.Host {
 	}
 	ask(ctx, mark.RoutedSocket, &h.Routed, &h.Routed.Problem)
 	ask(ctx, mark.PortaldSocket, &h.Portald, &h.Portald.Problem)
+	if _, err := os.Stat(mark.ContainerHost + "/proc/sys/net"); err == nil {
+		h.Partial = "seen from a container, out of which neither the runtime's files nor pods are in sight"
+		note(kernel(&h))
+		note(unseen(&h))
+		return h
+	}
 	h.Networks, err = Networks(mark.CNIConfDir)
 	note(err)
 	note(kernel(&h))
@@ -73,6 +79,25 @@ func Host(ctx context.Context) view.Host {
 	h.Leases, err = leases(h.Networks)
 	note(err)
 	return h
+}
+
+// unseen makes up for the configuration that is out of sight by what it has led to: networks by their leases, and the bridge
+// by its address.
+func unseen(h *view.Host) error {
+	names, err := lease.Networks(mark.LeaseDir)
+	errs := []error{err}
+	slices.Sort(names)
+	for _, name := range names {
+		n := view.Network{Name: name, Plugins: []string{"bridge-l3"}, Bridge: "?"}
+		for _, l := range h.Links {
+			if l.Kind == "bridge" && slices.ContainsFunc(l.Addrs, func(a netip.Prefix) bool { return slices.Contains(h.PodSubnets(), a.Masked()) }) {
+				n.Bridge = l.Name
+			}
+		}
+		h.Networks = append(h.Networks, n)
+	}
+	h.Leases, err = leases(h.Networks)
+	return errors.Join(append(errs, err)...)
 }
 
 // ask reads a daemon's status.

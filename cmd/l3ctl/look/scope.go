@@ -15,10 +15,11 @@ import (
 	"github.com/l3edge/l3edge/pkg/lab"
 )
 
-// Scope says which hosts a command looks at: this one, those of files, or all of a lab.
+// Scope says which hosts a command looks at: this one, those of files, all of a lab, or every node of a cluster.
 type Scope struct {
 	From []string
 	Lab  string
+	All  bool
 }
 
 // Hosts gives a command the flags of a Scope.
@@ -27,6 +28,8 @@ func Hosts(cmd *cobra.Command) *Scope {
 	cmd.Flags().StringArrayVar(&s.From, "from", nil, "look at the host in this `file` of l3ctl observe instead; repeatable")
 	cmd.Flags().StringVar(&s.Lab, "lab", "", "look at all hosts of the lab with this `name`")
 	cmd.Flags().Lookup("lab").NoOptDefVal = "lab"
+	cmd.Flags().BoolVar(&s.All, "all", false, "look at every node of the Kubernetes cluster that kubectl is set up for")
+	cmd.MarkFlagsMutuallyExclusive("from", "lab", "all")
 	return s
 }
 
@@ -34,6 +37,9 @@ func Hosts(cmd *cobra.Command) *Scope {
 func (s *Scope) Look(cmd *cobra.Command) ([]view.Host, error) {
 	if s.Lab != "" {
 		return s.labHosts(cmd)
+	}
+	if s.All {
+		return cluster(cmd.Context())
 	}
 	if len(s.From) == 0 {
 		return []view.Host{Host(cmd.Context())}, nil

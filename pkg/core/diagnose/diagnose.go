@@ -70,6 +70,9 @@ func Healthy(fs []Finding) bool {
 // expected to have one.
 func Host(h view.Host) []Finding {
 	var out []Finding
+	if h.Lost != "" {
+		return []Finding{{Part: "node", Problem: "it does not answer: " + h.Lost, Cause: "it is down or cut off, or our pod does not run on it", Fix: "run l3ctl status on the node itself"}}
+	}
 	if !Ours(h) {
 		return []Finding{{Part: "host", Problem: "nothing of l3edge is on this host", Fix: "install it (docs/install.md), or run l3ctl on a node"}}
 	}
@@ -92,7 +95,7 @@ func Host(h view.Host) []Finding {
 
 // Ours reports that something of l3edge is, or was, on the host.
 func Ours(h view.Host) bool {
-	return h.Node != nil || len(h.Networks) > 0 || h.Routed.Problem == "" || h.Portald.Problem == ""
+	return h.Lost != "" || h.Node != nil || len(h.Networks) > 0 || h.Routed.Problem == "" || h.Portald.Problem == ""
 }
 
 // RunsPods reports that the host is a node, and not a switch with routed on it.
@@ -224,7 +227,7 @@ func network(h view.Host) []Finding {
 		return nil
 	}
 	var out []Finding
-	if len(h.Networks) == 0 {
+	if len(h.Networks) == 0 && h.Partial == "" {
 		out = append(out, Finding{
 			Part: "cni", Problem: "no configuration list in " + mark.CNIConfDir + " names bridge-l3", Cause: "new pods get no network of ours",
 			Fix: "install conf/10-l3edge.conflist there",
@@ -295,6 +298,9 @@ func localhost(h view.Host) []Finding {
 }
 
 func leases(h view.Host) []Finding {
+	if h.Partial != "" {
+		return nil // the pods that use them are out of sight
+	}
 	var out []Finding
 	for _, s := range ipam.Strays(h, attach.PortName) {
 		f := Finding{Part: "lease " + s.Addr.String(), Problem: s.Why, Cause: "the runtime never told the plugin that the container is gone (no DEL, no GC)", Fix: "l3ctl ipam release " + s.Addr.String()}

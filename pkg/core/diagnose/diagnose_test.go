@@ -75,6 +75,26 @@ func TestRulesOfReferencePluginsAreRightWhileTheirContainersAreThere(t *testing.
 	}
 }
 
+// From inside a container the runtime's files and the pods are out of sight, which is no fault of the node's.
+func TestAPartialViewHasNoFalseFindings(t *testing.T) {
+	h := healthy()
+	h.Partial, h.Pods, h.Networks = "seen from a container", nil, nil
+	if fs := Host(h); len(fs) > 0 {
+		t.Errorf("without networks: found %v", fs)
+	}
+	h.Networks = []view.Network{{Name: "l3edge", Plugins: []string{"bridge-l3"}, Bridge: "docker0"}}
+	if fs := Host(h); len(fs) > 0 {
+		t.Errorf("found %v", fs)
+	}
+	h.Routed.Sessions[0].State = "connecting"
+	if fs := Host(h); len(fs) != 1 {
+		t.Errorf("a session down: found %v", fs)
+	}
+	if fs := Host(view.Host{Name: "n2", Lost: "pod x is Pending"}); len(fs) != 1 || Healthy(fs) || !Ours(view.Host{Lost: "x"}) {
+		t.Errorf("a node that does not answer: %v", fs)
+	}
+}
+
 // The setting that opens 127.0.0.1 is right while its guard is there, and portal's to mend while a pod has host ports.
 func TestLocalhostMayBeOpen(t *testing.T) {
 	for what, harmless := range map[string]func(h *view.Host){

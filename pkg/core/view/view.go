@@ -18,7 +18,9 @@ import (
 type Host struct {
 	Name     string            `json:"name"`
 	Seen     time.Time         `json:"seen"`
-	Version  string            `json:"version"` // of the l3ctl that looked
+	Version  string            `json:"version"`           // of the l3ctl that looked
+	Lost     string            `json:"lost,omitempty"`    // why nothing could be seen; all else is empty then
+	Partial  string            `json:"partial,omitempty"` // why the runtime's files and the pods are out of sight
 	Node     *node.Node        `json:"node,omitempty"`
 	NodeLack string            `json:"nodeProblem,omitempty"`
 	Routed   Routed            `json:"routed"`

@@ -30,7 +30,7 @@ type health struct {
 func newStatus() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "status", Short: "Show this node on one screen, and in words what is not well; status 2 if anything is not", Args: cobra.NoArgs,
-		Example: "  l3ctl status\n  l3ctl status --from node1.json --from node2.json   # one line each",
+		Example: "  l3ctl status\n  l3ctl status --from node1.json --from node2.json   # one line each\n  l3ctl status --all   # of a Kubernetes cluster",
 	}
 	format, where := look.Output(cmd), look.Hosts(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -48,7 +48,7 @@ func newStatus() *cobra.Command {
 			all, well = append(all, x), well && x.Healthy
 		}
 		if err := format.Print(cmd, all, func(w io.Writer) {
-			if len(hs) == 1 {
+			if len(hs) == 1 && !where.All {
 				screen(w, all[0], time.Now())
 				return
 			}
@@ -65,7 +65,12 @@ func newStatus() *cobra.Command {
 func screen(w io.Writer, x health, now time.Time) {
 	h, r, p := x.View, x.View.Routed, x.View.Portald
 	since := func(t time.Time) string { return now.Sub(t).Truncate(time.Second).String() }
-	look.Say(w, "node\t%s, %s on %s", h.Name, known(h.Primary()), cmp.Or(h.Uplink(), "no uplink"))
+	if h.Lost == "" {
+		look.Say(w, "node\t%s, %s on %s", h.Name, known(h.Primary()), cmp.Or(h.Uplink(), "no uplink"))
+	}
+	if h.Partial != "" {
+		look.Say(w, "view\t%s", h.Partial)
+	}
 	for _, u := range x.Usage {
 		look.Say(w, "pods\t%s", u)
 	}
@@ -117,6 +122,10 @@ func table(w io.Writer, all []health) {
 	look.Say(w, "HOST\tPODS\tUSED\tSESSIONS\tROUTES\tPORTALS\tHEALTH")
 	for _, x := range all {
 		h, up := x.View, 0
+		if h.Lost != "" {
+			look.Say(w, "%s\t-\t-\t-\t-\t-\tdoes not answer", h.Name)
+			continue
+		}
 		for _, s := range h.Routed.Sessions {
 			if s.Up() {
 				up++

@@ -44,6 +44,9 @@ where what it saw parts from the prediction; status 2 if it does.`,
 		if probe && len(where.From) > 0 {
 			return fmt.Errorf("--probe: makes a connection now, and --from looks at what was")
 		}
+		if probe && where.All {
+			return fmt.Errorf("--probe: makes a connection on this host; with --all there is only the prediction")
+		}
 		if where.Lab != "" {
 			if _, err := lab.ReadState(""); err != nil {
 				return inside(where.Lab)

@@ -284,7 +284,7 @@ func runFRR(t *testing.T, mls *host, conf string) {
 	start(t, mls.Handle, nil, lib+"zebra", append([]string{"-f", dir + "/zebra.conf", "-i", dir + "/zebra.pid"}, common...)...)
 	within(t, 10*time.Second, "zebra", func() bool { _, err := os.Stat(dir + "/zserv.api"); return err == nil })
 	if strings.Contains(conf, " bfd\n") {
-		write(t, dir+"/bfdd.conf", "bfd\n profile p\n  transmit-interval 50\n  receive-interval 50\n  detect-multiplier 3\n exit\nexit\n")
+		write(t, dir+"/bfdd.conf", "bfd\n profile p\n  transmit-interval 200\n  receive-interval 200\n  detect-multiplier 3\n exit\nexit\n")
 		start(t, mls.Handle, nil, lib+"bfdd", append([]string{"-f", dir + "/bfdd.conf", "-i", dir + "/bfdd.pid", "--bfdctl", dir + "/bfdd.sock"}, common...)...)
 		within(t, 10*time.Second, "bfdd", func() bool { _, err := os.Stat(dir + "/bfdd.vty"); return err == nil })
 	}
@@ -432,7 +432,8 @@ func TestHandOver(t *testing.T) {
 	}
 }
 
-// TestBFD cuts a node off without its noticing: its port leaves the switch's bridge, and the carrier stays.
+// TestBFD cuts a node off without its noticing: its port leaves the switch's bridge, and the carrier stays. An interval of
+// 200 ms bears a machine on which this process gets no turn for half a second; the bench measures 50 and 300.
 func TestBFD(t *testing.T) {
 	bfdUp := func(t *testing.T, h *host) bool {
 		st := h.status(t)
@@ -445,7 +446,7 @@ func TestBFD(t *testing.T) {
 	}{
 		{"embedded", func(t *testing.T, mls *host) {
 			conf := mls.dir + "/routed.yaml"
-			write(t, conf, "listenRanges: [10.20.30.0/24, 192.168.10.0/24]\nasn: 64512\naccept: [10.10.0.0/16]\nlistenGroup: nodes\ngroups: {nodes: {bfd: 50ms}}\n")
+			write(t, conf, "listenRanges: [10.20.30.0/24, 192.168.10.0/24]\nasn: 64512\naccept: [10.10.0.0/16]\nlistenGroup: nodes\ngroups: {nodes: {bfd: 200ms}}\n")
 			mls.routed(t, "--conf="+conf)
 		}, bfdUp},
 		{"frr", func(t *testing.T, mls *host) {
@@ -457,7 +458,7 @@ func TestBFD(t *testing.T) {
 			runBird(t, mls, `router id 10.20.30.1;
 protocol device { }
 protocol kernel { ipv4 { export where source = RTS_BGP; import none; }; }
-protocol bfd { interface "*" { min rx interval 50 ms; min tx interval 50 ms; multiplier 3; }; }
+protocol bfd { interface "*" { min rx interval 200 ms; min tx interval 200 ms; multiplier 3; }; }
 template bgp nodes { local as 64512; graceful restart on; bfd on; error wait time 1, 2; ipv4 { import all; export where source = RTS_BGP; }; }
 protocol bgp a from nodes { neighbor range 10.20.30.0/24 external; }
 protocol bgp b from nodes { neighbor range 192.168.10.0/24 external; }
@@ -469,19 +470,19 @@ protocol bgp b from nodes { neighbor range 192.168.10.0/24 external; }
 		t.Run(r.name, func(t *testing.T) {
 			l := newLab(t)
 			r.start(t, l.mls)
-			l.n1.routed(t, "--peer=10.20.30.1,bfd=50ms", "--pod-subnet=10.10.10.0/24")
+			l.n1.routed(t, "--peer=10.20.30.1,bfd=200ms", "--pod-subnet=10.10.10.0/24")
 			l.startNode(t, l.n3)
 			up := func() bool { return l.mls.has(t, "10.10.10.0/24") && l.n1.has(t, "10.10.30.0/24") }
 			within(t, promised, "routes", up)
-			within(t, 5*time.Second, "BFD on both sides", func() bool { return r.up(t, l.mls) && bfdUp(t, l.n1) })
+			within(t, 10*time.Second, "BFD on both sides", func() bool { return r.up(t, l.mls) && bfdUp(t, l.n1) })
 			if !up() || l.n1.status(t).Sessions[0].Losses > 0 {
 				t.Fatalf("BFD took the session down by itself: %+v", l.n1.status(t).Sessions)
 			}
 			l.mls.sh(t, "ip link set p1 nomaster")
 			cut := time.Now()
-			within(t, time.Second, "the node sees it", func() bool { return !l.n1.has(t, "10.10.30.0/24") })
+			within(t, 2*time.Second, "the node sees it", func() bool { return !l.n1.has(t, "10.10.30.0/24") })
 			t.Logf("the node's route is gone after %s", time.Since(cut))
-			within(t, time.Second, "the router sees it", func() bool { return !l.mls.has(t, "10.10.10.0/24") })
+			within(t, 2*time.Second, "the router sees it", func() bool { return !l.mls.has(t, "10.10.10.0/24") })
 			t.Logf("the router's route is gone after %s", time.Since(cut))
 			if p := l.n1.status(t).Sessions[0].Problem; !strings.Contains(p, "BFD") && !strings.Contains(p, "dial tcp") {
 				t.Errorf("problem %q", p)

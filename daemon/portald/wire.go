@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -194,10 +195,19 @@ func (w *wiring) tidy(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 	case <-time.After(2 * time.Second): // the manifests are being remembered
-		collect(50) // services live long and changes are small: keep half the garbage that is usual
 		debug.FreeOSMemory()
+		collect(garbage())
 	}
 	return nil
+}
+
+// garbage is how much may pile up: services live long and changes are small, so half of what is alive, but a few connections
+// of the proxy should not make anybody look for it.
+func garbage() (percent int) {
+	const floor = 16 << 20
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return min(max(50, int(100*floor/max(m.HeapAlloc, 1))), 400) //nolint:gosec // bounded
 }
 
 // collect sets how much garbage may pile up, in percent of what is alive, unless the operator has.

@@ -29,6 +29,53 @@ const (
 	fewFlows = 200_000 // times addresses, at forty nanoseconds each: as long as reading a table of 262,144 places
 )
 
+// fewPorts are asked about one by one. For more the flows are read once.
+const fewPorts = 32
+
+// readOnce ends the flows to any of the ports of which which says so, reading those of a family and protocol once; done is false,
+// and nothing happens, where the ports are few.
+func readOnce(h *nft.HostPorts, ms []nft.Mapping, which func(nft.Mapping, conntrack.Flow) bool) (done bool, err error) {
+	type kind struct {
+		v4 bool
+		p  service.Protocol
+	}
+	n, all := 0, map[kind]map[uint16][]nft.Mapping{}
+	for _, m := range ms {
+		if !lasts(m) {
+			continue
+		}
+		k := kind{m.To.Addr().Is4(), m.Protocol}
+		if all[k] == nil {
+			all[k] = map[uint16][]nft.Mapping{}
+		}
+		all[k][m.HostPort] = append(all[k][m.HostPort], m)
+		n++
+	}
+	if n <= fewPorts {
+		return false, nil
+	}
+	var errs []error
+	for k, ports := range all {
+		errs = append(errs, conntrack.ForgetIf(h.Fd(), k.v4, k.p, 0, func(f conntrack.Flow) bool {
+			return slices.ContainsFunc(ports[f.To.Port()], func(m nft.Mapping) bool { return which(m, f) })
+		}))
+	}
+	return true, errors.Join(errs...)
+}
+
+// stranger says that a flow is to the port of the node, and led to nobody where that is of any address.
+func stranger(m nft.Mapping, f conntrack.Flow) bool {
+	if m.HostIP.IsUnspecified() {
+		return f.By == f.To && local(f.To.Addr())
+	}
+	return f.To.Addr() == m.HostIP
+}
+
+// byPod says that a flow is by the pod.
+func byPod(m nft.Mapping, f conntrack.Flow) bool {
+	return f.By == m.To && (m.HostIP.IsUnspecified() || f.To.Addr() == m.HostIP)
+}
+
 func few(addrs int) bool {
 	count, err := sysctl.Get("net/netfilter/nf_conntrack_count")
 	flows, nerr := strconv.Atoi(count)
@@ -40,6 +87,9 @@ func few(addrs int) bool {
 func forgetStrangers(h *nft.HostPorts, ms []nft.Mapping) error {
 	if !slices.ContainsFunc(ms, lasts) {
 		return nil
+	}
+	if done, err := readOnce(h, ms, stranger); done {
+		return err
 	}
 	own, err := addresses()
 	if err != nil {
@@ -53,7 +103,7 @@ func forgetStrangers(h *nft.HostPorts, ms []nft.Mapping) error {
 		case !m.HostIP.IsUnspecified():
 			errs = append(errs, conntrack.Forget(h.Fd(), v4, conntrack.Match{Protocol: m.Protocol, To: netip.AddrPortFrom(m.HostIP, m.HostPort)}))
 		case !v4 || !few(len(own)):
-			errs = append(errs, conntrack.ForgetIf(h.Fd(), v4, m.Protocol, m.HostPort, func(f conntrack.Flow) bool { return f.By == f.To && local(f.To.Addr()) }))
+			errs = append(errs, conntrack.ForgetIf(h.Fd(), v4, m.Protocol, m.HostPort, func(f conntrack.Flow) bool { return stranger(m, f) }))
 		default:
 			for _, a := range own {
 				if at := netip.AddrPortFrom(a, m.HostPort); a.Is4() == v4 {
@@ -67,6 +117,9 @@ func forgetStrangers(h *nft.HostPorts, ms []nft.Mapping) error {
 
 // forgetOrphans ends the flows that the ports led to the pod, which is gone.
 func forgetOrphans(h *nft.HostPorts, ms []nft.Mapping) error {
+	if done, err := readOnce(h, ms, byPod); done {
+		return err
+	}
 	var errs []error
 	for _, m := range ms {
 		if !lasts(m) {

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"fmt"
 	"net"
 	"slices"
 	"strings"
@@ -33,17 +34,24 @@ func talk(t *testing.T, from *netns.Handle, at string) func() string {
 
 // TestFlowsFindTheNewPod: clients that never stop talking reach who has the port now, and others are left alone.
 func TestFlowsFindTheNewPod(t *testing.T) {
-	for _, tt := range []struct{ name, family, node, source, passed, hostIP string }{
+	var many strings.Builder // so that the flows are read once for all of them
+	for i := range fewPorts {
+		fmt.Fprintf(&many, `,{"hostPort":%d,"containerPort":53,"protocol":"udp"}`, 10000+i)
+	}
+	for _, tt := range []struct{ name, family, node, source, passed, rest string }{
 		{"IPv4, any address", "ipv4", "10.20.30.62", "10.20.30.1", "10.10.10.3", ""},
 		{"IPv4, one address", "ipv4", "10.20.30.62", "10.20.30.1", "10.10.10.3", `,"hostIP":"10.20.30.62"`},
 		{"IPv6, any address", "ipv6", "fd00:20::62", "fd00:20::1", "fd00:10::3", ""},
 		{"IPv6, one address", "ipv6", "fd00:20::62", "fd00:20::1", "fd00:10::3", `,"hostIP":"fd00:20::62"`},
+		{"IPv4, any address, many ports", "ipv4", "10.20.30.62", "10.20.30.1", "10.10.10.3", "}" + many.String()},
+		{"IPv4, one address, many ports", "ipv4", "10.20.30.62", "10.20.30.1", "10.10.10.3", `,"hostIP":"10.20.30.62"}` + many.String()},
+		{"IPv6, one address, many ports", "ipv6", "fd00:20::62", "fd00:20::1", "fd00:10::3", `,"hostIP":"fd00:20::62"}` + many.String()},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			w := newWorld(t)
 			dualStack(w)
 			both := func(pod string) string { return with6(pod, addrs[pod]+"/24", addrs6[pod]+"/64") }
-			dns := ports(`{"hostPort":53,"containerPort":53,"protocol":"UDP"` + tt.hostIP + `}`)
+			dns := ports(`{"hostPort":53,"containerPort":53,"protocol":"UDP"` + strings.TrimSuffix(tt.rest, "}") + `}`)
 			w.must("ADD", "other/tcp", ports(`{"hostPort":8080,"containerPort":80}`)+both("other")) // from here on the kernel remembers flows
 			client, passer := talk(t, w.out, net.JoinHostPort(tt.node, "53")), talk(t, w.out, net.JoinHostPort(tt.passed, "53"))
 			client() // nobody there: refused

@@ -59,11 +59,11 @@ func Forget(fd int, v4 bool, m Match) error {
 	return fmt.Errorf("forget flows: %w", err)
 }
 
-// ForgetIf deletes the flows of one family that were sent to the port, if which says so of the flow, as Forget does with
-// an old kernel. The socket's namespace must be the calling thread's, too: where its flows are few, they are read elsewhere.
+// ForgetIf deletes the flows of one family that were sent to the port (0: to any), if which says so of the flow, as Forget does
+// with an old kernel. The socket's namespace must be the calling thread's, too: where its flows are few, they are read elsewhere.
 func ForgetIf(fd int, v4 bool, p service.Protocol, port uint16, which func(Flow) bool) error {
 	f := family(v4)
-	picks := func(f Flow) bool { return f.Protocol == p && f.To.Port() == port && which(f) } // kernels before 5.8 list all
+	picks := func(f Flow) bool { return f.Protocol == p && (port == 0 || f.To.Port() == port) && which(f) } // kernels before 5.8 list all
 	if gone, known := pickFew(f, picks); known {
 		return remove(fd, gone)
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/l3edge/l3edge/cmd/l3ctl/look"
 	"github.com/l3edge/l3edge/pkg/lab"
 	"github.com/l3edge/l3edge/pkg/lab/nest"
 	"github.com/l3edge/l3edge/pkg/lab/story"
@@ -40,6 +41,7 @@ func newDemo(name *string, inner *nest.Inner) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&mls, "mls", mls, "the multilayer switch: embedded (our own routed), frr or bird")
+	look.Choose(cmd, "mls", "embedded", "frr", "bird")
 	cmd.Flags().BoolVar(&keep, "keep", false, "leave the lab up in the background")
 	return cmd
 }

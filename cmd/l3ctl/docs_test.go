@@ -5,6 +5,7 @@ package main
 import (
 	"bytes"
 	"flag"
+	"io"
 	"os"
 	"strings"
 	"testing"
@@ -109,5 +110,21 @@ func TestMistakes(t *testing.T) {
 				t.Errorf("got %v, want %q", err, row.want)
 			}
 		})
+	}
+}
+
+// The shell is offered what a word may be, by the command that it asks for that.
+func TestCompletion(t *testing.T) {
+	for line, want := range map[string]string{
+		"mls-config --vendor j": "junos\n", "status -o j": "json\n", "lab up --mls b": "bird\n", "lab run dr": "drain\n", "capture --point v": "veth\n", "ipam im": "import-host-local",
+	} {
+		root := newRoot(nil)
+		var out bytes.Buffer
+		root.SetOut(&out)
+		root.SetErr(io.Discard)
+		root.SetArgs(append([]string{"__complete"}, strings.Fields(line)...))
+		if err := root.Execute(); err != nil || !strings.Contains("\n"+out.String(), "\n"+want) {
+			t.Errorf("%s: %v, %q", line, err, out.String())
+		}
 	}
 }

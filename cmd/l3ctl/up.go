@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/l3edge/l3edge/cmd/l3ctl/look"
 	"github.com/l3edge/l3edge/pkg/edge/netns"
 	"github.com/l3edge/l3edge/pkg/lab"
 	"github.com/l3edge/l3edge/pkg/lab/nest"
@@ -41,6 +42,7 @@ func newUp(name *string, inner *nest.Inner) *cobra.Command {
 		},
 	}
 	cmd.Flags().StringVar(&mls, "mls", mls, "the multilayer switch: embedded (our own routed), frr or bird")
+	look.Choose(cmd, "mls", "embedded", "frr", "bird")
 	cmd.Flags().BoolVar(&visible, "visible", false, "also show the hosts to the machine's own ip netns (root only)")
 	return cmd
 }

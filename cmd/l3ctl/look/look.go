@@ -48,6 +48,7 @@ func (f *Format) Set(s string) error {
 func Output(cmd *cobra.Command) *Format {
 	f := Format("text")
 	cmd.Flags().VarP(&f, "output", "o", "how to print")
+	Choose(cmd, "output", "text", "json")
 	return &f
 }
 

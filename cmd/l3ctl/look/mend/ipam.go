@@ -115,6 +115,7 @@ func newIPAMRelease() *cobra.Command {
 			return errors.Join(errs...)
 		},
 	}
+	cmd.ValidArgsFunction = look.Complete(1<<16, look.Leased)
 	cmd.Flags().BoolVar(&force, "force", false, "also while a pod uses the address: it will be given to the next pod as well")
 	return cmd
 }

@@ -41,6 +41,7 @@ func newMLSConfig() *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&m.vendor, "vendor", "frr", strings.Join(mlsconf.Vendors, ", "))
+	look.Choose(cmd, "vendor", mlsconf.Vendors...)
 	f.Uint32Var(&m.s.ASN, "asn", m.s.ASN, "the switch's AS number")
 	f.Uint32Var(&m.s.NodeASN, "node-asn", 0, "the AS number of all nodes, where routed was given one (default: each has its own, made of its address)")
 	f.StringVar(&m.routerID, "router-id", "", "the switch's BGP identifier, an `address` (default: its first)")

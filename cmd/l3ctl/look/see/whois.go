@@ -18,6 +18,7 @@ func newWhois() *cobra.Command {
 		Use: "whois ADDRESS[:PORT]", Short: "Say whose an address is: a pod's, a service's, a node's, or nobody's; and which way leads to it", Args: cobra.ExactArgs(1),
 		Example: "  l3ctl whois 10.100.87.105\n  l3ctl whois 10.20.30.62:39770   # a proxy port",
 	}
+	cmd.ValidArgsFunction = look.Complete(1, look.Addresses)
 	format, where := look.Output(cmd), look.Hosts(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		a, port, err := parseAddress(args[0])

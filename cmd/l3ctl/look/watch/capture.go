@@ -81,6 +81,8 @@ one to the endpoint, whether a rule or portald made it. Nothing is needed inside
 	fl.IntVar(&f.size, "max-size", f.size, "end after so many bytes of packets")
 	fl.IntVar(&f.snap, "snap", f.snap, "keep at most so many bytes of each packet")
 	fl.BoolVar(&f.quiet, "quiet", false, "do not show packets")
+	look.Choose(cmd, "point", pointNames...)
+	cmd.ValidArgsFunction = look.Complete(1, look.Pods)
 	where := &look.Scope{}
 	fl.StringVar(&where.Lab, "lab", "", "look at all hosts of the lab with this `name`")
 	fl.Lookup("lab").NoOptDefVal = "lab"

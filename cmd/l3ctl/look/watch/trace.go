@@ -39,6 +39,7 @@ where what it saw parts from the prediction; status 2 if it does.`,
 		Example: "  l3ctl trace web8080-1 webfrontend\n  l3ctl trace --lab kubminion1/web8080-1 10.100.87.105:80 --probe",
 	}
 	cmd.Flags().BoolVar(&probe, "probe", false, "make one connection and watch it (as root, on the host of FROM, or in a lab)")
+	cmd.ValidArgsFunction = look.Complete(2, look.Ends)
 	format, where := look.Output(cmd), look.Hosts(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if probe && len(where.From) > 0 {

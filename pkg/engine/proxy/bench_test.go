@@ -4,12 +4,14 @@ package proxy
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"testing"
 
 	"github.com/l3edge/l3edge/pkg/core/portal"
+	"github.com/l3edge/l3edge/pkg/core/service"
 )
 
 // paths are the ways to an echo server on loopback: ours, the plainest proxy that Go can write, and none.
@@ -116,25 +118,74 @@ func benchEcho(b *testing.B, size int) {
 	})
 }
 
-// BenchmarkApply: one endpoint of one service of ten thousand changes.
-func BenchmarkApply(b *testing.B) {
-	tab := portal.Table{Portals: map[portal.Key]portal.Portal{}}
-	for i := range 10000 {
-		key := web
-		key.Addr = netip.AddrFrom4([4]byte{10, 100, byte(i >> 8), byte(i)})
-		tab.Portals[key] = portal.Portal{} // without endpoints: a port is held, nothing is dialled
+// following is a Memo of n services without endpoints (a port is held, nothing is dialled) and their Table.
+func following(n int) (*portal.Memo, portal.Table) {
+	m, d := portal.NewMemo(portal.Options{}), service.Delta{}
+	for i := range n {
+		d[service.Name{Namespace: "default", Name: fmt.Sprint(i)}] = numbered(i, 80)
 	}
+	return m, m.Update(d)
+}
+
+// numbered is service i at that port.
+func numbered(i int, port uint16) *service.State {
+	return &service.State{Service: service.Service{
+		Name: service.Name{Namespace: "default", Name: fmt.Sprint(i)}, ClusterIPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 100, byte(i >> 8), byte(i)})},
+		Ports: []service.Port{{Protocol: service.TCP, Port: port}},
+	}, Endpoints: make([][]service.Endpoint, 1)}
+}
+
+// BenchmarkApply: one service of ten thousand gets an endpoint, and loses it.
+func BenchmarkApply(b *testing.B) {
+	m, tab := following(10000)
 	p := New(Options{})
 	if _, err := p.Apply(tab, nil); err != nil {
 		b.Skipf("cannot hold ten thousand ports here: %v", err)
 	}
 	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := p.Apply(tab, nil); err != nil {
+	for n := 0; b.Loop(); n++ {
+		st := numbered(0, 80)
+		if n%2 == 0 {
+			st.Endpoints[0] = []service.Endpoint{{Addr: netip.MustParseAddrPort("10.10.10.2:80"), Ready: true, Serving: true}}
+		}
+		if _, err := p.Apply(m.Update(service.Delta{st.Service.Name: st}), nil); err != nil {
 			b.Fatal(err)
 		}
 	}
 	ctx, cancel := context.WithCancel(b.Context())
 	cancel()
 	_ = p.Run(ctx)
+}
+
+// TestApplyLooksAtWhatChanged: what one service costs does not hang on how many there are.
+func TestApplyLooksAtWhatChanged(t *testing.T) {
+	m, tab := following(300)
+	p, stop := start(t, Options{})
+	defer stop()
+	before, err := p.Apply(tab, nil)
+	if err != nil || len(before) != 300 {
+		t.Fatal(len(before), err)
+	}
+	other := service.Name{Namespace: "default", Name: "7"}
+	n := 0
+	if got := testing.AllocsPerRun(20, func() {
+		st := numbered(7, 80)
+		if n++; n%2 == 0 {
+			st.Endpoints[0] = []service.Endpoint{{Addr: netip.MustParseAddrPort("10.10.10.2:80"), Ready: true, Serving: true}}
+		}
+		if _, err := p.Apply(m.Update(service.Delta{other: st}), nil); err != nil {
+			t.Fatal(err)
+		}
+	}); got > 250 {
+		t.Errorf("%.0f allocations for one service of 300", got)
+	}
+	after, err := p.Apply(m.Update(service.Delta{other: numbered(7, 81), {Namespace: "default", Name: "8"}: nil}), nil)
+	if err != nil || len(after) != 299 || len(before) != 300 {
+		t.Fatalf("%d ports, %d before: %v", len(after), len(before), err)
+	}
+	for key, port := range after {
+		if key.Port == 80 && before[key] != port {
+			t.Errorf("%s has moved from %d to %d", key, before[key], port)
+		}
+	}
 }

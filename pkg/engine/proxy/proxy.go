@@ -86,13 +86,16 @@ type Proxy struct {
 	mu     sync.Mutex // guards the rest; never held while a connection is served
 	fronts map[portal.Key]*front
 	ports  map[portal.Key]uint16 // of every front, and of portals that went and may come back
+	last   portal.Table          // by its identity
+	failed map[portal.Key]error  // portals of last that are not served
+	given  map[portal.Key]uint16 // what Apply returned last; never changed
 	closed bool
 }
 
 // New returns a proxy that serves nothing yet.
 func New(o Options) *Proxy {
 	o.fill()
-	p := &Proxy{o: o, fronts: map[portal.Key]*front{}, ports: map[portal.Key]uint16{}}
+	p := &Proxy{o: o, fronts: map[portal.Key]*front{}, ports: map[portal.Key]uint16{}, failed: map[portal.Key]error{}}
 	maps.Copy(p.ports, o.Ports)
 	p.ctx, p.kill = context.WithCancel(context.Background())
 	return p
@@ -101,42 +104,88 @@ func New(o Options) *Proxy {
 // Supports reports whether the proxy can carry the protocol.
 func Supports(p service.Protocol) bool { return p == service.TCP || p == service.UDP }
 
-// Apply makes the proxy serve exactly the portals of t, and returns the proxy port of each. New connections see the new
-// endpoints when it returns; connections under way are left alone, except UDP sessions of endpoints that are gone.
-// tune holds what services want that is not the default. On error the other portals are served all the same, and the
-// returned ports are those that have one.
+// Apply makes the proxy serve exactly the portals of t, and returns the proxy port of each; the map is the same as long as
+// no port changes, and the caller must not change it. New connections see the new endpoints when it returns; connections
+// under way are left alone, except UDP sessions of endpoints that are gone. tune holds what services want that is not the
+// default. On error the other portals are served all the same, and the returned ports are those that have one. Where t
+// tells what has changed since the last call, only that is looked at, and what failed.
 func (p *Proxy) Apply(t portal.Table, tune map[service.Name]tuning.Settings) (map[portal.Key]uint16, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.closed {
 		return nil, errors.New("apply portals: the proxy has been shut down")
 	}
-	for key, f := range p.fronts {
-		if _, ok := t.Portals[key]; !ok {
-			f.close()
-			delete(p.fronts, key)
-			delete(p.ports, key)
+	look, whole := p.pending(t)
+	moved := whole
+	for key := range look {
+		if _, stays := t.Portals[key]; !stays { // first, so that their ports are free for others
+			p.drop(key)
+			moved = true
 		}
 	}
-	maps.DeleteFunc(p.ports, func(k portal.Key, _ uint16) bool { _, ok := t.Portals[k]; return !ok })
-	failed := map[portal.Key]error{}
-	ports := make(map[portal.Key]uint16, len(t.Portals))
-	for key, want := range t.Portals {
-		settings, ok := tune[want.Service.Name]
+	for key := range look {
+		want, ok := t.Portals[key]
 		if !ok {
-			settings = tuning.Default()
-		}
-		if err := p.serve(key, want, t.Here, settings); err != nil {
-			failed[key] = fmt.Errorf("open portal %s for %s: %w", key, want.Service, err)
 			continue
 		}
-		ports[key] = p.ports[key]
+		if err := p.serve(key, want, t.Here, settings(tune, want)); err != nil {
+			p.failed[key] = fmt.Errorf("open portal %s for %s: %w", key, want.Service, err)
+			moved = true
+			continue
+		}
+		delete(p.failed, key)
+		moved = moved || p.given[key] != p.ports[key]
 	}
+	if moved {
+		p.given = maps.Clone(p.ports)
+		maps.DeleteFunc(p.given, func(key portal.Key, _ uint16) bool { return p.fronts[key] == nil })
+	}
+	p.last = t
+	p.last.Portals = nil
 	var errs []error
-	for _, key := range slices.SortedFunc(maps.Keys(failed), portal.Key.Compare) {
-		errs = append(errs, failed[key])
+	for _, key := range slices.SortedFunc(maps.Keys(p.failed), portal.Key.Compare) {
+		errs = append(errs, p.failed[key])
 	}
-	return ports, errors.Join(errs...)
+	return p.given, errors.Join(errs...)
+}
+
+// pending are the portals that Apply must look at; whole: all that are and all that were.
+func (p *Proxy) pending(t portal.Table) (look map[portal.Key]bool, whole bool) {
+	look = map[portal.Key]bool{}
+	changed, known := t.Since(p.last)
+	for _, c := range changed {
+		look[c.Key] = true
+	}
+	for key := range p.failed {
+		look[key] = true
+	}
+	if known {
+		return look, false
+	}
+	for key := range t.Portals {
+		look[key] = true
+	}
+	for key := range p.ports {
+		look[key] = true
+	}
+	return look, true
+}
+
+func settings(tune map[service.Name]tuning.Settings, want portal.Portal) tuning.Settings {
+	if s, ok := tune[want.Service.Name]; ok {
+		return s
+	}
+	return tuning.Default()
+}
+
+// drop ends a portal and gives up its port.
+func (p *Proxy) drop(key portal.Key) {
+	if f, ok := p.fronts[key]; ok {
+		f.close()
+	}
+	delete(p.fronts, key)
+	delete(p.ports, key)
+	delete(p.failed, key)
 }
 
 // serve brings one front to what its portal wants.

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/l3edge/l3edge/pkg/lab/cri"
 )
 
 // restarts ends what runs the pods of a node, and starts it again.
@@ -109,6 +111,8 @@ func reboot(t *testing.T, c *cluster) {
 	n := c.nodes[1]
 	n.kubelet.Kill()
 	must(t, n.Kill())
+	within(t, patience, "its control groups are gone", func() error { return cri.RemoveGroup(n.Group) })
+	must(t, cri.MakeGroup(n.Group))
 	_, err := n.Run("sh", "-c", `set -e
 		for l in $(ip -o link show type veth | sed -n 's/^[0-9]*: \(veth[^@:]*\).*/\1/p'); do ip link del $l || true; done
 		ip link del cni0

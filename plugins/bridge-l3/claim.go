@@ -25,13 +25,15 @@ func openStore(conf podnet.Config, network string) (*lease.Store, error) {
 	if conf.NoAddress || conf.Delegate != "" {
 		return s, nil
 	}
-	for _, dir := range []string{conf.LeaseDir, defaultLeaseDir, hostLocalDir} {
+	dirs := []string{conf.LeaseDir, defaultLeaseDir, hostLocalDir}
+	slices.Sort(dirs)
+	for _, dir := range slices.Compact(dirs) {
 		names, err := lease.Networks(dir)
 		if err != nil {
 			return nil, err
 		}
 		for _, n := range names {
-			if path := dir + "/" + n; path != own && (conf.Gateway || n == network) && !slices.Contains(s.Beside, path) {
+			if path := dir + "/" + n; path != own && (conf.Gateway || n == network) {
 				s.Beside = append(s.Beside, path)
 			}
 		}

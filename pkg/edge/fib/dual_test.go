@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/l3edge/l3edge/pkg/core/route"
+	"github.com/l3edge/l3edge/pkg/edge/fib/wire"
 	"github.com/l3edge/l3edge/pkg/edge/netns"
 	"github.com/l3edge/l3edge/pkg/edge/netns/nstest"
 )
@@ -253,11 +254,11 @@ func TestSetsMerge(t *testing.T) {
 	become(t, table, want)
 	after := manyPrefixes(routes, one)
 	after[single] = one
-	sent := table.sock.seq
+	sent := table.sock.Requests()
 	if f, err := table.Apply(route.Diff(after, want)); err != nil || len(f) > 0 {
 		t.Fatal(f, err)
 	}
-	if n := table.sock.seq - sent; n > 3 {
+	if n := table.sock.Requests() - sent; n > 3 {
 		t.Errorf("%d messages, want one for the set and one for the hop that is gone", n)
 	}
 	become(t, table, after)
@@ -329,11 +330,11 @@ func TestUnchangedResyncSendsNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sent := table.sock.seq
+	sent := table.sock.Requests()
 	if f, err := table.Apply(route.Diff(want, have)); err != nil || len(f) > 0 {
 		t.Fatal(f, err)
 	}
-	if n := table.sock.seq - sent; n != 0 {
+	if n := table.sock.Requests() - sent; n != 0 {
 		t.Errorf("%d messages", n)
 	}
 }
@@ -355,14 +356,14 @@ func TestApplyCostsLittle(t *testing.T) {
 	sorted := func() time.Duration {
 		t.Helper()
 		before := cpu(t)
-		b := table.sock.batch()
+		b := table.sock.Batch()
 		for _, c := range route.Diff(nil, want) {
-			if err := b.add(func(m []byte) []byte { return delRoute(m, c.Prefix, c.Old) }); err != nil {
+			if err := b.Add(func(m []byte) []byte { return wire.DelRoute(m, c.Prefix, c.Old) }); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := b.flush(); err != nil || len(b.refused) > 0 {
-			t.Fatal(err, b.refused)
+		if err := b.Flush(); err != nil || len(b.Refused) > 0 {
+			t.Fatal(err, b.Refused)
 		}
 		return (cpu(t) - before) / routes
 	}

@@ -14,17 +14,21 @@ import (
 
 	"github.com/l3edge/l3edge/pkg/core/mark"
 	"github.com/l3edge/l3edge/pkg/core/route"
+	"github.com/l3edge/l3edge/pkg/edge/fib/wire"
 )
+
+// Metric of our routes, which nobody else is known to use.
+const Metric = wire.Metric
 
 // Table is our part of the main tables, IPv4 and IPv6, of one namespace. It is not safe for concurrent use, Watch aside.
 type Table struct {
-	sock *socket
+	sock *wire.Socket
 	hops nexthops
 }
 
 // Open opens the table of the calling thread's namespace. The caller closes it.
 func Open() (*Table, error) {
-	s, err := openSocket()
+	s, err := wire.Open()
 	if err != nil {
 		return nil, err
 	}
@@ -37,7 +41,7 @@ func Open() (*Table, error) {
 func (t *Table) Steady() { t.hops.resilient = true }
 
 // Close lets go of the sockets. The routes stay.
-func (t *Table) Close() error { return t.sock.close() }
+func (t *Table) Close() error { return t.sock.Close() }
 
 // Read returns the routes that the kernel holds for us.
 func (t *Table) Read() (route.FIB, error) {
@@ -59,20 +63,20 @@ func (t *Table) Read() (route.FIB, error) {
 
 func (t *Table) readFamily(family byte, out route.FIB) error {
 	again := func() { maps.DeleteFunc(out, func(p netip.Prefix, _ route.Entry) bool { return isFamily(p, family) }) }
-	return t.sock.dump(dumpRoutes(family, mark.RouteRouted), again, func(typ uint16, body []byte) error {
-		s, ok := parseRoute(body)
-		if !ok || typ != unix.RTM_NEWROUTE || !s.ours() || !isFamily(s.prefix, family) {
+	return t.sock.Dump(wire.DumpRoutes(family, mark.RouteRouted), again, func(typ uint16, body []byte) error {
+		s, ok := wire.ParseRoute(body)
+		if !ok || typ != unix.RTM_NEWROUTE || !s.Ours() || !isFamily(s.Prefix, family) {
 			return nil
 		}
-		if e, ok := t.hops.entry(s.nexthop); ok {
-			s.entry = e
+		if e, ok := t.hops.entry(s.Nexthop); ok {
+			s.Entry = e
 		}
-		out[s.prefix] = s.entry
+		out[s.Prefix] = s.Entry
 		return nil
 	})
 }
 
-func isFamily(p netip.Prefix, f byte) bool { return family(p.Addr()) == f }
+func isFamily(p netip.Prefix, f byte) bool { return wire.Family(p.Addr()) == f }
 
 // Apply carries out a plan and returns the changes that the kernel refused; the others took effect. The plan's Old
 // entries must be what Read told or Apply did. An error means that the outcome is unknown: Read again.
@@ -86,20 +90,20 @@ func (t *Table) Apply(plan route.Plan) ([]route.Failure, error) {
 	if err != nil {
 		return nil, fmt.Errorf("write nexthops: %w", err)
 	}
-	b := t.sock.batch()
+	b := t.sock.Batch()
 	of := make([]int, 0, len(plan)) // the change that a request belongs to
 	add := func(i int, write func([]byte) []byte) {
 		if err == nil {
 			of = append(of, i)
-			err = b.add(write)
+			err = b.Add(write)
 		}
 	}
 	for i := range spread(len(plan)) {
 		c := plan[i]
 		set := func(flags uint16) func([]byte) []byte {
-			return func(m []byte) []byte { return newRoute(m, c.Prefix, c.New, t.hops.id(c.New), flags) }
+			return func(m []byte) []byte { return wire.NewRoute(m, c.Prefix, c.New, t.hops.id(c.New), flags) }
 		}
-		del := func(m []byte) []byte { return delRoute(m, c.Prefix, c.Old) }
+		del := func(m []byte) []byte { return wire.DelRoute(m, c.Prefix, c.Old) }
 		switch {
 		case c.Op == route.Remove:
 			add(i, del)
@@ -112,10 +116,10 @@ func (t *Table) Apply(plan route.Plan) ([]route.Failure, error) {
 			add(i, set(unix.NLM_F_REPLACE))
 		}
 	}
-	if err = errors.Join(err, b.flush()); err != nil {
+	if err = errors.Join(err, b.Flush()); err != nil {
 		return nil, fmt.Errorf("write routes: %w", err)
 	}
-	failures, err := t.judge(plan, of, b.refused)
+	failures, err := t.judge(plan, of, b.Refused)
 	if err != nil {
 		return nil, err
 	}
@@ -156,14 +160,14 @@ func (t *Table) Lose(gateway route.NextHop) ([]route.Moved, error) {
 }
 
 // judge turns refusals into failures, less those that mean that all is as wished.
-func (t *Table) judge(plan route.Plan, of []int, refused []refusal) ([]route.Failure, error) {
+func (t *Table) judge(plan route.Plan, of []int, refused []wire.Refusal) ([]route.Failure, error) {
 	var failures []route.Failure
 	for _, r := range refused {
-		c := plan[of[r.index]]
+		c := plan[of[r.Index]]
 		switch {
-		case c.Op != route.Add && errors.Is(r.err, unix.ESRCH):
+		case c.Op != route.Add && errors.Is(r.Err, unix.ESRCH):
 			continue // already gone, as wished
-		case errors.Is(r.err, unix.EEXIST):
+		case errors.Is(r.Err, unix.EEXIST):
 			mine, err := t.isThere(c)
 			if err != nil {
 				return nil, err
@@ -171,12 +175,12 @@ func (t *Table) judge(plan route.Plan, of []int, refused []refusal) ([]route.Fai
 			if mine {
 				continue
 			}
-			r.err = fmt.Errorf("another program holds this prefix at our metric %d: %w", Metric, r.err)
+			r.Err = fmt.Errorf("another program holds this prefix at our metric %d: %w", Metric, r.Err)
 		}
 		if err := t.hops.reason(c.New); err != nil {
-			r.err = err
+			r.Err = err
 		}
-		failures = append(failures, route.Failure{Change: c, Err: r.err})
+		failures = append(failures, route.Failure{Change: c, Err: r.Err})
 	}
 	return failures, nil
 }
@@ -184,16 +188,16 @@ func (t *Table) judge(plan route.Plan, of []int, refused []refusal) ([]route.Fai
 // isThere reports that the route of c is ours, and puts it right.
 func (t *Table) isThere(c route.Change) (bool, error) {
 	ours := false
-	err := t.sock.dump(dumpRoutes(family(c.Prefix.Addr()), mark.RouteRouted), func() { ours = false }, func(_ uint16, body []byte) error {
-		s, ok := parseRoute(body)
-		ours = ours || ok && s.ours() && s.prefix == c.Prefix && s.sink == c.New.Unreachable()
+	err := t.sock.Dump(wire.DumpRoutes(wire.Family(c.Prefix.Addr()), mark.RouteRouted), func() { ours = false }, func(_ uint16, body []byte) error {
+		s, ok := wire.ParseRoute(body)
+		ours = ours || ok && s.Ours() && s.Prefix == c.Prefix && s.Sink == c.New.Unreachable()
 		return nil
 	})
 	if err != nil || !ours {
 		return false, err
 	}
-	b := t.sock.batch()
-	err = b.add(func(m []byte) []byte { return newRoute(m, c.Prefix, c.New, t.hops.id(c.New), unix.NLM_F_REPLACE) })
-	err = errors.Join(err, b.flush())
-	return len(b.refused) == 0, err
+	b := t.sock.Batch()
+	err = b.Add(func(m []byte) []byte { return wire.NewRoute(m, c.Prefix, c.New, t.hops.id(c.New), unix.NLM_F_REPLACE) })
+	err = errors.Join(err, b.Flush())
+	return len(b.Refused) == 0, err
 }

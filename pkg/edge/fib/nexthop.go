@@ -4,30 +4,12 @@ package fib
 
 import (
 	"errors"
-	"net/netip"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/l3edge/l3edge/pkg/core/mark"
 	"github.com/l3edge/l3edge/pkg/core/route"
-)
-
-// From linux/nexthop.h and linux/rtnetlink.h; x/sys/unix does not have all of them.
-const (
-	rtmNewNexthop = 104
-	rtmDelNexthop = 105
-	rtmGetNexthop = 106
-	rtaNHID       = 30
-	nhaID         = 1
-	nhaGroup      = 2
-	nhaGroupType  = 3
-	nhaOIF        = 5
-	nhaGateway    = 6
-	nhaResGroup   = 12
-	resBuckets    = 1 // within nhaResGroup
-	typeResilient = 1 // of nhaGroupType
-	sizeofNhmsg   = 8
-	sizeofMember  = 8 // struct nexthop_grp
+	"github.com/l3edge/l3edge/pkg/edge/fib/wire"
 )
 
 // firstID begins the range of our nexthop objects. Others (FRR's zebra) count from 1.
@@ -70,7 +52,7 @@ func (n *nexthops) key(e route.Entry) []byte {
 	k := n.scratch[:0]
 	for _, h := range e.Hops {
 		a := h.Gateway.As16()
-		k = append(native.AppendUint32(append(k, a[:]...), uint32(h.Link)), kernelWeight(h))
+		k = append(wire.Native.AppendUint32(append(k, a[:]...), uint32(h.Link)), wire.Weight(h))
 	}
 	n.scratch = k
 	return k
@@ -148,37 +130,12 @@ func (n *nexthops) freeID() uint32 {
 	return n.next
 }
 
-// member is one hop of a group.
-type member struct {
-	id     uint32
-	weight int
-}
-
 // read learns which objects of ours the kernel holds.
-func (n *nexthops) read(s *socket) error {
-	groups := map[uint32][]member{}
-	hops, steady := map[uint32]route.NextHop{}, map[uint32]bool{}
-	b := nlHeader(nil, rtmGetNexthop, unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
-	b = finish(append(b, make([]byte, sizeofNhmsg)...), 0)
-	err := s.dump(b, func() { clear(groups); clear(hops); clear(steady) }, func(_ uint16, body []byte) error {
-		if len(body) < sizeofNhmsg || body[2] != mark.RouteRouted {
-			return nil
-		}
-		a := attrs(body[sizeofNhmsg:])
-		if len(a[nhaID]) < 4 {
-			return nil
-		}
-		id := native.Uint32(a[nhaID])
-		if members, ok := a[nhaGroup]; ok {
-			groups[id] = nil
-			if typ := a[nhaGroupType]; len(typ) >= 2 && native.Uint16(typ) == typeResilient {
-				steady[id] = true
-			}
-			for ; len(members) >= sizeofMember; members = members[sizeofMember:] {
-				groups[id] = append(groups[id], member{native.Uint32(members), int(members[4]) + 1})
-			}
-		} else if gw, ok := netip.AddrFromSlice(a[nhaGateway]); ok && len(a[nhaOIF]) >= 4 {
-			hops[id] = route.NextHop{Gateway: gw, Link: int(native.Uint32(a[nhaOIF]))}
+func (n *nexthops) read(s *wire.Socket) error {
+	var all []wire.Nexthop
+	err := s.Dump(wire.DumpNexthops(), func() { all = nil }, func(_ uint16, body []byte) error {
+		if x, ok := wire.ParseNexthop(body); ok {
+			all = append(all, x)
 		}
 		return nil
 	})
@@ -187,18 +144,27 @@ func (n *nexthops) read(s *socket) error {
 		return nil
 	}
 	n.single, n.sets, n.byID, n.taken = map[route.NextHop]uint32{}, map[string]*set{}, map[uint32]*set{}, map[uint32]bool{}
-	n.last, n.lastSet, n.steady = "", nil, steady
-	for id, h := range hops {
-		n.single[h], n.taken[id] = id, true
+	n.last, n.lastSet, n.steady = "", nil, map[uint32]bool{}
+	hops := map[uint32]route.NextHop{}
+	for _, x := range all {
+		if !x.IsGroup {
+			hops[x.ID], n.single[x.Hop], n.taken[x.ID] = x.Hop, x.ID, true
+		}
 	}
-	for id, members := range groups {
+	for _, x := range all {
+		if !x.IsGroup {
+			continue
+		}
 		var hs []route.NextHop
-		for _, m := range members {
-			h := hops[m.id]
-			h.Weight = m.weight
+		for _, m := range x.Members {
+			h := hops[m.ID]
+			h.Weight = m.Weight
 			hs = append(hs, h)
 		}
-		n.join(id, route.NewEntry(hs...))
+		n.join(x.ID, route.NewEntry(hs...))
+		if x.Steady {
+			n.steady[x.ID] = true
+		}
 	}
 	return err
 }

@@ -10,13 +10,13 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/l3edge/l3edge/pkg/core/mark"
 	"github.com/l3edge/l3edge/pkg/core/route"
+	"github.com/l3edge/l3edge/pkg/edge/fib/wire"
 )
 
 // prepare makes the objects that the plan needs, and carries out at once what one message can do for many routes: when
 // all routes of a set move to the same other set, the set itself changes. What is left of the plan is returned.
-func (n *nexthops) prepare(s *socket, plan route.Plan) (route.Plan, error) {
+func (n *nexthops) prepare(s *wire.Socket, plan route.Plan) (route.Plan, error) {
 	n.refused = map[string]error{}
 	if n.absent {
 		return plan, nil
@@ -26,7 +26,7 @@ func (n *nexthops) prepare(s *socket, plan route.Plan) (route.Plan, error) {
 		n.known = false
 		return nil, err
 	}
-	b := s.batch()
+	b := s.Batch()
 	n.owners = n.owners[:0]
 	for _, c := range plan {
 		if c.Op != route.Remove && !c.New.Unreachable() && n.find(c.New) == nil {
@@ -35,17 +35,17 @@ func (n *nexthops) prepare(s *socket, plan route.Plan) (route.Plan, error) {
 			}
 		}
 	}
-	if err := b.flush(); err != nil {
+	if err := b.Flush(); err != nil {
 		return nil, err
 	}
-	if len(b.refused) > 0 && n.resilient && len(n.steady) > 0 && !n.proven { // the kernel may be older than 5.13
+	if len(b.Refused) > 0 && n.resilient && len(n.steady) > 0 && !n.proven { // the kernel may be older than 5.13
 		n.resilient, n.known = false, false
-		return nil, fmt.Errorf("resilient groups, going on without them: %w", b.refused[0].err)
+		return nil, fmt.Errorf("resilient groups, going on without them: %w", b.Refused[0].Err)
 	}
 	n.proven = n.proven || len(n.steady) > 0
-	for _, r := range b.refused { // the routes will be refused, too; this is the reason
-		if k := n.owners[r.index]; n.refused[k] == nil {
-			n.refused[k] = r.err
+	for _, r := range b.Refused { // the routes will be refused, too; this is the reason
+		if k := n.owners[r.Index]; n.refused[k] == nil {
+			n.refused[k] = r.Err
 		}
 	}
 	return plan, nil
@@ -66,7 +66,7 @@ func isMove(c route.Change) bool {
 }
 
 // moveSets looks for sets that all routes leave for the same other set.
-func (n *nexthops) moveSets(s *socket, plan route.Plan) (route.Plan, error) {
+func (n *nexthops) moveSets(s *wire.Socket, plan route.Plan) (route.Plan, error) {
 	moves := map[*set]*move{}
 	for _, c := range plan {
 		if !isMove(c) {
@@ -93,7 +93,7 @@ func (n *nexthops) moveSets(s *socket, plan route.Plan) (route.Plan, error) {
 		return plan, nil
 	}
 	rest := slices.DeleteFunc(slices.Clone(plan), func(c route.Change) bool { return isMove(c) && moves[n.find(c.Old)] != nil })
-	b := s.batch()
+	b := s.Batch()
 	for from, m := range moves {
 		if err := n.become(b, from, m.to); err != nil {
 			return nil, err
@@ -102,18 +102,18 @@ func (n *nexthops) moveSets(s *socket, plan route.Plan) (route.Plan, error) {
 	return rest, finishMoves(b)
 }
 
-func finishMoves(b *batch) error {
-	if err := b.flush(); err != nil {
+func finishMoves(b *wire.Batch) error {
+	if err := b.Flush(); err != nil {
 		return err
 	}
-	if len(b.refused) > 0 {
-		return b.refused[0].err
+	if len(b.Refused) > 0 {
+		return b.Refused[0].Err
 	}
 	return nil
 }
 
 // become turns one set, with all its routes, into another.
-func (n *nexthops) become(b *batch, from *set, to route.Entry) error {
+func (n *nexthops) become(b *wire.Batch, from *set, to route.Entry) error {
 	n.drop(from)
 	for _, id := range from.ids {
 		if err := n.write(b, id, to, unix.NLM_F_REPLACE); err != nil {
@@ -125,66 +125,34 @@ func (n *nexthops) become(b *batch, from *set, to route.Entry) error {
 }
 
 // write makes a group what e says, and the objects that it needs before.
-func (n *nexthops) write(b *batch, id uint32, e route.Entry, flags uint16) error {
+func (n *nexthops) write(b *wire.Batch, id uint32, e route.Entry, flags uint16) error {
 	n.join(id, e)
 	owner := string(n.key(e))
-	members := make([]byte, 0, len(e.Hops)*sizeofMember)
+	group := wire.Nexthop{ID: id}
 	for _, h := range e.Hops {
-		weight := kernelWeight(h)
+		weight := int(wire.Weight(h)) + 1
 		h.Weight = 0
 		hid, ok := n.single[h]
 		if !ok {
 			hid = n.freeID()
 			n.single[h] = hid
 			n.owners = append(n.owners, owner)
-			err := b.add(func(m []byte) []byte {
-				at := len(m)
-				m = nexthopHeader(m, rtmNewNexthop, unix.NLM_F_REQUEST|unix.NLM_F_CREATE|unix.NLM_F_EXCL, family(h.Gateway), hid)
-				m = attrUint32(m, nhaOIF, uint32(h.Link))
-				return finish(attrAddr(m, nhaGateway, h.Gateway), at)
-			})
-			if err != nil {
+			if err := b.Add(func(m []byte) []byte { return wire.AppendHop(m, hid, h) }); err != nil {
 				return err
 			}
 		}
-		members = native.AppendUint32(members, hid)
-		members = append(members, weight, 0, 0, 0)
+		group.Members = append(group.Members, wire.Member{ID: hid, Weight: weight})
 	}
 	n.owners = append(n.owners, owner)
-	fresh := flags&unix.NLM_F_EXCL != 0
-	if fresh && n.wantsSteady(e) {
+	if flags&unix.NLM_F_EXCL != 0 && n.wantsSteady(e) {
 		n.steady[id] = true
 	}
-	return b.add(func(m []byte) []byte {
-		at := len(m)
-		m = nexthopHeader(m, rtmNewNexthop, unix.NLM_F_REQUEST|unix.NLM_F_CREATE|flags, unix.AF_UNSPEC, id)
-		m = attr(m, nhaGroup, members)
-		if n.steady[id] {
-			m = attr(m, nhaGroupType, native.AppendUint16(nil, typeResilient))
-			if fresh {
-				m = attr(m, nhaResGroup|unix.NLA_F_NESTED, attr(nil, resBuckets, native.AppendUint16(nil, buckets)))
-			}
-		}
-		return finish(m, at)
-	})
+	group.Steady = n.steady[id]
+	return b.Add(func(m []byte) []byte { return wire.AppendGroup(m, group, flags) })
 }
-
-// buckets are the places of a resilient group that flows are hashed to; each keeps its hop as long as there is that hop.
-// It is also the most hops that a group may have.
-const buckets = 512
 
 // wantsSteady reports that the group of a new set should be resilient.
 func (n *nexthops) wantsSteady(e route.Entry) bool { return n.resilient && len(e.Hops) > 1 }
-
-func nexthopHeader(m []byte, typ, flags uint16, family byte, id uint32) []byte {
-	protocol := byte(mark.RouteRouted)
-	if typ == rtmDelNexthop { // the kernel wants none
-		protocol = 0
-	}
-	m = nlHeader(m, typ, flags)
-	m = append(m, family, 0, protocol, 0, 0, 0, 0, 0)
-	return attrUint32(m, nhaID, id)
-}
 
 // settle counts which routes use which set after a plan.
 func (n *nexthops) settle(plan route.Plan, failures []route.Failure) {
@@ -205,17 +173,14 @@ func (n *nexthops) settle(plan route.Plan, failures []route.Failure) {
 }
 
 // collect removes objects that nothing uses any more: groups, then the hops that no group has.
-func (n *nexthops) collect(s *socket) error {
+func (n *nexthops) collect(s *wire.Socket) error {
 	if n.absent {
 		return nil
 	}
-	b := s.batch()
+	b := s.Batch()
 	var err error
 	remove := func(id uint32) {
-		err = errors.Join(err, b.add(func(m []byte) []byte {
-			at := len(m)
-			return finish(nexthopHeader(m, rtmDelNexthop, unix.NLM_F_REQUEST, unix.AF_UNSPEC, id), at)
-		}))
+		err = errors.Join(err, b.Add(func(m []byte) []byte { return wire.AppendDelNexthop(m, id) }))
 		delete(n.taken, id)
 		delete(n.steady, id)
 	}
@@ -240,17 +205,17 @@ func (n *nexthops) collect(s *socket) error {
 			delete(n.single, h)
 		}
 	}
-	err = errors.Join(err, b.flush())
-	for _, r := range b.refused {
-		if !errors.Is(r.err, unix.ENOENT) {
-			err = errors.Join(err, fmt.Errorf("nexthop: %w", r.err))
+	err = errors.Join(err, b.Flush())
+	for _, r := range b.Refused {
+		if !errors.Is(r.Err, unix.ENOENT) {
+			err = errors.Join(err, fmt.Errorf("nexthop: %w", r.Err))
 		}
 	}
 	return err
 }
 
 // lose takes a gateway out of every set that has another one.
-func (n *nexthops) lose(s *socket, gone route.NextHop) ([]route.Moved, error) {
+func (n *nexthops) lose(s *wire.Socket, gone route.NextHop) ([]route.Moved, error) {
 	var out []route.Moved
 	from := []*set{}
 	for _, x := range n.sets {
@@ -260,7 +225,7 @@ func (n *nexthops) lose(s *socket, gone route.NextHop) ([]route.Moved, error) {
 			out = append(out, route.Moved{From: x.entry, To: route.NewEntry(rest...)})
 		}
 	}
-	b := s.batch()
+	b := s.Batch()
 	for i, x := range from {
 		if err := n.become(b, x, out[i].To); err != nil {
 			return nil, err

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/l3edge/l3edge/pkg/core/route"
+	"github.com/l3edge/l3edge/pkg/edge/fib/wire"
 )
 
 // hostProtocols mark the routes that an administrator or the network gave the host (linux/rtnetlink.h). Routes of other
@@ -30,7 +31,7 @@ func (t *Table) Topology() (route.Topology, error) {
 		topo.Links[name] = index
 	}
 	again := func() { topo.Self, topo.OnLink = nil, nil }
-	err = t.sock.dump(dumpMsg(unix.RTM_GETADDR, unix.SizeofIfAddrmsg), again, func(_ uint16, body []byte) error {
+	err = t.sock.Dump(wire.DumpAll(unix.RTM_GETADDR, unix.SizeofIfAddrmsg), again, func(_ uint16, body []byte) error {
 		self, onLink, ok := parseAddr(body)
 		if !ok {
 			return nil
@@ -56,15 +57,15 @@ func (t *Table) Topology() (route.Topology, error) {
 // links are the names of the links that are up and have carrier, by index.
 func (t *Table) links() (map[int]string, error) {
 	up := map[int]string{}
-	err := t.sock.dump(dumpMsg(unix.RTM_GETLINK, unix.SizeofIfInfomsg), func() { clear(up) }, func(_ uint16, body []byte) error {
+	err := t.sock.Dump(wire.DumpAll(unix.RTM_GETLINK, unix.SizeofIfInfomsg), func() { clear(up) }, func(_ uint16, body []byte) error {
 		if len(body) < unix.SizeofIfInfomsg {
 			return nil
 		}
 		if !isUp(body) {
 			return nil
 		}
-		name := attrs(body[unix.SizeofIfInfomsg:])[unix.IFLA_IFNAME]
-		up[int(native.Uint32(body[4:]))] = string(bytes.TrimRight(name, "\x00"))
+		name := wire.Attrs(body[unix.SizeofIfInfomsg:])[unix.IFLA_IFNAME]
+		up[int(wire.Native.Uint32(body[4:]))] = string(bytes.TrimRight(name, "\x00"))
 		return nil
 	})
 	return up, err
@@ -73,7 +74,7 @@ func (t *Table) links() (map[int]string, error) {
 // isUp reads the flags of an RTM_NEWLINK.
 func isUp(body []byte) bool {
 	const up = unix.IFF_UP | unix.IFF_LOWER_UP
-	return native.Uint32(body[8:])&up == up
+	return wire.Native.Uint32(body[8:])&up == up
 }
 
 // parseAddr reads an RTM_NEWADDR: the address itself, and what it makes reachable on its link.
@@ -81,7 +82,7 @@ func parseAddr(body []byte) (self netip.Addr, onLink route.OnLink, ok bool) {
 	if len(body) < unix.SizeofIfAddrmsg || body[0] != unix.AF_INET && body[0] != unix.AF_INET6 {
 		return self, onLink, false
 	}
-	a := attrs(body[unix.SizeofIfAddrmsg:])
+	a := wire.Attrs(body[unix.SizeofIfAddrmsg:])
 	far, ok := netip.AddrFromSlice(a[unix.IFA_ADDRESS]) // the far end of a point-to-point link
 	if !ok {
 		return self, onLink, false
@@ -89,22 +90,22 @@ func parseAddr(body []byte) (self netip.Addr, onLink route.OnLink, ok bool) {
 	if self, ok = netip.AddrFromSlice(a[unix.IFA_LOCAL]); !ok { // IPv6 leaves it out where both are the same
 		self = far
 	}
-	return self, route.OnLink{Prefix: netip.PrefixFrom(far, int(body[1])).Masked(), Link: int(native.Uint32(body[4:]))}, true
+	return self, route.OnLink{Prefix: netip.PrefixFrom(far, int(body[1])).Masked(), Link: int(wire.Native.Uint32(body[4:]))}, true
 }
 
 // gateways are the host's own routes through one gateway on a link that is up. Of two for the same prefix the one with
 // the lower metric counts.
 func (t *Table) gateways(up map[int]string) ([]route.Gateway, error) {
-	best := map[netip.Prefix]seen{}
+	best := map[netip.Prefix]wire.Seen{}
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
 		for _, protocol := range hostProtocols {
-			err := t.sock.dump(dumpRoutes(family, protocol), func() {}, func(_ uint16, body []byte) error {
-				s, ok := parseRoute(body)
-				if !ok || s.protocol != protocol || !isGateway(s) || up[s.entry.Hops[0].Link] == "" {
+			err := t.sock.Dump(wire.DumpRoutes(family, protocol), func() {}, func(_ uint16, body []byte) error {
+				s, ok := wire.ParseRoute(body)
+				if !ok || s.Protocol != protocol || !isGateway(s) || up[s.Entry.Hops[0].Link] == "" {
 					return nil
 				}
-				if b, ok := best[s.prefix]; !ok || s.metric < b.metric {
-					best[s.prefix] = s
+				if b, ok := best[s.Prefix]; !ok || s.Metric < b.Metric {
+					best[s.Prefix] = s
 				}
 				return nil
 			})
@@ -115,16 +116,10 @@ func (t *Table) gateways(up map[int]string) ([]route.Gateway, error) {
 	}
 	var out []route.Gateway
 	for p, s := range best {
-		out = append(out, route.Gateway{Prefix: p, Hop: s.entry.Hops[0]})
+		out = append(out, route.Gateway{Prefix: p, Hop: s.Entry.Hops[0]})
 	}
 	slices.SortFunc(out, func(a, b route.Gateway) int { return a.Prefix.Compare(b.Prefix) })
 	return out, nil
 }
 
-func isGateway(s seen) bool { return len(s.entry.Hops) == 1 && s.entry.Hops[0].Gateway.IsValid() }
-
-// dumpMsg asks for everything of one kind, of all families.
-func dumpMsg(typ uint16, size int) []byte {
-	b := nlHeader(nil, typ, unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
-	return finish(append(b, make([]byte, size)...), 0)
-}
+func isGateway(s wire.Seen) bool { return len(s.Entry.Hops) == 1 && s.Entry.Hops[0].Gateway.IsValid() }

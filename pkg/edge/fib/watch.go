@@ -13,7 +13,7 @@ import (
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 
-	"github.com/l3edge/l3edge/pkg/core/mark"
+	"github.com/l3edge/l3edge/pkg/edge/fib/wire"
 )
 
 // Event is something that others did to the kernel's state. Our own changes cause none.
@@ -34,8 +34,8 @@ func (t *Table) Watch() (*Watch, error) {
 		return nil, fmt.Errorf("watch routes: %w", err)
 	}
 	// An os.File rests in the runtime's poller: no thread waits, and Close wakes the reader.
-	w := &Watch{file: os.NewFile(uintptr(fd), "rtnetlink"), own: t.sock.port, up: map[int32]bool{}}
-	growBuffers(fd)
+	w := &Watch{file: os.NewFile(uintptr(fd), "rtnetlink"), own: t.sock.Port(), up: map[int32]bool{}}
+	wire.GrowBuffers(fd)
 	if err := errors.Join(w.ignoreOwn(fd), w.join(fd)); err != nil {
 		return nil, errors.Join(fmt.Errorf("watch routes: %w", err), w.Close())
 	}
@@ -93,7 +93,7 @@ func (w *Watch) ignoreOwn(fd int) error {
 // swap is v in the other byte order, on a machine where they differ.
 func swap(v uint32) uint32 {
 	var b [4]byte
-	native.PutUint32(b[:], v)
+	wire.Native.PutUint32(b[:], v)
 	return uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
 }
 
@@ -101,7 +101,7 @@ func swap(v uint32) uint32 {
 func (w *Watch) Run(ctx context.Context, f func(Event)) error {
 	stop := context.AfterFunc(ctx, func() { _ = w.Close() })
 	defer stop()
-	buf := make([]byte, recvSize)
+	buf := make([]byte, wire.RecvSize)
 	for {
 		n, err := w.file.Read(buf)
 		switch {
@@ -114,14 +114,14 @@ func (w *Watch) Run(ctx context.Context, f func(Event)) error {
 		case err != nil:
 			return fmt.Errorf("watch routes: %w", err)
 		}
-		if err := each(buf[:n], func(h header, body []byte) error { w.event(h, body, f); return nil }); err != nil {
+		if err := wire.Each(buf[:n], func(h wire.Header, body []byte) error { w.event(h, body, f); return nil }); err != nil {
 			return fmt.Errorf("watch routes: %w", err)
 		}
 	}
 }
 
-func (w *Watch) event(h header, body []byte, f func(Event)) {
-	switch h.typ {
+func (w *Watch) event(h wire.Header, body []byte, f func(Event)) {
+	switch h.Type {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
 		if len(body) >= unix.SizeofIfInfomsg {
 			f(w.link(h, body))
@@ -130,32 +130,32 @@ func (w *Watch) event(h header, body []byte, f func(Event)) {
 		f(Event{Topology: true})
 	case unix.RTM_DELADDR: // with the last one of a link go its routes
 		if len(body) >= unix.SizeofIfAddrmsg {
-			f(Event{Topology: true, Link: int(native.Uint32(body[4:]))})
+			f(Event{Topology: true, Link: int(wire.Native.Uint32(body[4:]))})
 		}
-	case rtmNewNexthop, rtmDelNexthop: // with an object go its routes, without a word
-		if len(body) >= sizeofNhmsg && body[2] == mark.RouteRouted {
+	case wire.NewNexthop, wire.DelNexthop: // with an object go its routes, without a word
+		if wire.IsOurNexthop(body) {
 			f(Event{Topology: true, Routes: true})
 		}
 	case unix.RTM_NEWNETCONF:
 		f(Event{Forwarding: true})
 	case unix.RTM_DELROUTE, unix.RTM_NEWROUTE:
-		s, ok := parseRoute(body)
+		s, ok := wire.ParseRoute(body)
 		switch {
 		case !ok:
-		case s.ours() && h.typ == unix.RTM_DELROUTE:
-			f(Event{Gone: s.prefix})
-		case s.ours():
-		case s.metric == s.wantMetric() && h.flags&unix.NLM_F_REPLACE != 0: // a stranger's route in the place of ours
-			f(Event{Gone: s.prefix})
-		case bytes.IndexByte(hostProtocols, s.protocol) >= 0 && isGateway(s):
+		case s.Ours() && h.Type == unix.RTM_DELROUTE:
+			f(Event{Gone: s.Prefix})
+		case s.Ours():
+		case s.Metric == s.WantMetric() && h.Flags&unix.NLM_F_REPLACE != 0: // a stranger's route in the place of ours
+			f(Event{Gone: s.Prefix})
+		case bytes.IndexByte(hostProtocols, s.Protocol) >= 0 && isGateway(s):
 			f(Event{Topology: true})
 		}
 	}
 }
 
 // link notes whether a link is up. A pod's comes and goes often, and bears no route while it is not up.
-func (w *Watch) link(h header, body []byte) Event {
-	index, up := int32(native.Uint32(body[4:])), h.typ == unix.RTM_NEWLINK && isUp(body)
+func (w *Watch) link(h wire.Header, body []byte) Event {
+	index, up := int32(wire.Native.Uint32(body[4:])), h.Type == unix.RTM_NEWLINK && isUp(body)
 	was := w.up[index] || w.unsure
 	if up {
 		w.up[index] = true

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package fib
+package wire
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -11,33 +10,33 @@ import (
 )
 
 const (
-	recvSize  = 64 << 10 // larger than any netlink dump message (32 KiB)
+	// RecvSize is room for any message of the kernel's.
+	RecvSize  = 64 << 10 // larger than any netlink dump message (32 KiB)
 	sendBatch = 512      // messages per send: beyond some 64 more brings nothing, and the kernel must hold them at once
 )
 
-var native = binary.NativeEndian
-
-// socket is one rtnetlink socket for requests. It belongs to the namespace of the thread that opened it.
-type socket struct {
+// Socket is one rtnetlink socket for requests. It belongs to the namespace of the thread that opened it.
+type Socket struct {
 	fd   int
 	port uint32 // the kernel repeats it in notifications of what we caused
 	seq  uint32
 	recv []byte
 }
 
-func openSocket() (*socket, error) {
+// Open opens one in the calling thread's namespace. The caller closes it.
+func Open() (*Socket, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
 	if err != nil {
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
-	s := &socket{fd: fd, recv: make([]byte, recvSize)}
+	s := &Socket{fd: fd, recv: make([]byte, RecvSize)}
 	if err := s.setup(); err != nil {
-		return nil, errors.Join(fmt.Errorf("open netlink: %w", err), s.close())
+		return nil, errors.Join(fmt.Errorf("open netlink: %w", err), s.Close())
 	}
 	return s, nil
 }
 
-func (s *socket) setup() error {
+func (s *Socket) setup() error {
 	if err := unix.Bind(s.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return err
 	}
@@ -51,12 +50,12 @@ func (s *socket) setup() error {
 			return fmt.Errorf("netlink option %d: %w", opt, err)
 		}
 	}
-	growBuffers(s.fd)
+	GrowBuffers(s.fd)
 	return unix.SetsockoptTimeval(s.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 10})
 }
 
-// growBuffers asks for room for a storm. Without the privilege to exceed the system's limit it takes what there is.
-func growBuffers(fd int) {
+// GrowBuffers asks for room for a storm. Without the privilege to exceed the system's limit it takes what there is.
+func GrowBuffers(fd int) {
 	for _, o := range [][2]int{{unix.SO_RCVBUFFORCE, unix.SO_RCVBUF}, {unix.SO_SNDBUFFORCE, unix.SO_SNDBUF}} {
 		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, o[0], 4<<20) != nil {
 			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, o[1], 4<<20) // the default is enough when nothing else works
@@ -64,90 +63,92 @@ func growBuffers(fd int) {
 	}
 }
 
-func (s *socket) close() error { return unix.Close(s.fd) }
+// Close lets go of it.
+func (s *Socket) Close() error { return unix.Close(s.fd) }
 
-// refusal is the kernel's answer to one request of a batch.
-type refusal struct {
-	index int
-	err   error
+// Refusal is the kernel's answer to one request of a batch.
+type Refusal struct {
+	Index int
+	Err   error
 }
 
-// batch collects requests and sends many at once.
-type batch struct {
-	sock    *socket
+// Batch collects requests and sends many at once.
+type Batch struct {
+	sock    *Socket
 	buf     []byte
 	last    int // where the last request begins
 	pending int // requests in buf
 	sent    int // requests before those
-	refused []refusal
+	Refused []Refusal
 }
 
-func (s *socket) batch() *batch { return &batch{sock: s, buf: make([]byte, 0, sendBatch*96)} }
+// Batch begins one.
+func (s *Socket) Batch() *Batch { return &Batch{sock: s, buf: make([]byte, 0, sendBatch*96)} }
 
-// add appends one request: write appends the whole message to the buffer that it is given.
-func (b *batch) add(write func([]byte) []byte) error {
+// Add appends one request: write appends the whole message to the buffer that it is given.
+func (b *Batch) Add(write func([]byte) []byte) error {
 	b.last = len(b.buf)
 	b.buf = write(b.buf)
 	b.sock.seq++
-	native.PutUint32(b.buf[b.last+8:], b.sock.seq)
+	Native.PutUint32(b.buf[b.last+8:], b.sock.seq)
 	b.pending++
 	if b.pending < sendBatch {
 		return nil
 	}
-	return b.flush()
+	return b.Flush()
 }
 
-// flush sends what is pending and notes what the kernel refused; the rest took effect even then. An error means that
+// Flush sends what is pending and notes what the kernel refused; the rest took effect even then. An error means that
 // the outcome is unknown: read the table.
-func (b *batch) flush() error {
+func (b *Batch) Flush() error {
 	if b.pending == 0 {
 		return nil
 	}
 	flags := b.buf[b.last+6:]
-	native.PutUint16(flags, native.Uint16(flags)|unix.NLM_F_ACK) // one answer for all, besides the refusals
+	Native.PutUint16(flags, Native.Uint16(flags)|unix.NLM_F_ACK) // one answer for all, besides the Refusals
 	if err := unix.Sendto(b.sock.fd, b.buf, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 		return fmt.Errorf("send to netlink: %w", err)
 	}
 	end := b.sock.seq
 	first := end - uint32(b.pending) + 1
-	err := b.sock.receive(func(h header, body []byte) (done bool, err error) {
-		if h.typ != unix.NLMSG_ERROR || h.seq < first || h.seq > end {
+	err := b.sock.receive(func(h Header, body []byte) (done bool, err error) {
+		if h.Type != unix.NLMSG_ERROR || h.Seq < first || h.Seq > end {
 			return false, nil // left over from a request that was given up
 		}
 		if err := ackError(h, body); err != nil {
-			b.refused = append(b.refused, refusal{index: b.sent + int(h.seq-first), err: err})
+			b.Refused = append(b.Refused, Refusal{Index: b.sent + int(h.Seq-first), Err: err})
 		}
-		return h.seq == end, nil
+		return h.Seq == end, nil
 	})
 	b.sent += b.pending
 	b.buf, b.pending = b.buf[:0], 0
 	return err
 }
 
-// dump sends one dump request and hands every answer to f. The result is used only when the kernel says that nothing
+// Dump sends one dump request and hands every answer to f. The result is used only when the kernel says that nothing
 // changed meanwhile; else the dump is repeated, and reset is called before each try.
-func (s *socket) dump(msg []byte, reset func(), f func(typ uint16, body []byte) error) error {
+func (s *Socket) Dump(msg []byte, reset func(), f func(typ uint16, body []byte) error) error {
 	for range 10 {
 		reset()
 		s.seq++
 		seq := s.seq
-		native.PutUint32(msg[8:], seq)
+		Native.PutUint32(msg[8:], seq)
 		if err := unix.Sendto(s.fd, msg, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 			return fmt.Errorf("send to netlink: %w", err)
 		}
 		interrupted := false
-		err := s.receive(func(h header, body []byte) (bool, error) {
+		err := s.receive(func(h Header, body []byte) (bool, error) {
 			switch {
-			case h.seq != seq:
+			case h.Seq != seq:
 				return false, nil
-			case h.typ == unix.NLMSG_ERROR:
+			case h.Type == unix.NLMSG_ERROR:
 				return true, ackError(h, body)
 			}
-			interrupted = interrupted || h.flags&unix.NLM_F_DUMP_INTR != 0
-			if h.typ == unix.NLMSG_DONE {
+			interrupted = interrupted || h.Flags&unix.NLM_F_DUMP_INTR != 0
+			if h.Type == unix.NLMSG_DONE {
 				return true, nil
 			}
-			return false, f(h.typ, body)
+			return false, f(h.Type, body)
 		})
 		if err != nil || !interrupted {
 			return err
@@ -156,14 +157,15 @@ func (s *socket) dump(msg []byte, reset func(), f func(typ uint16, body []byte) 
 	return errors.New("netlink dump: interrupted by changes ten times in a row")
 }
 
-type header struct {
-	typ, flags uint16
-	seq        uint32
-	port       uint32
+// Header is that of a message.
+type Header struct {
+	Type, Flags uint16
+	Seq         uint32
+	Port        uint32
 }
 
 // receive hands messages to f until it is done.
-func (s *socket) receive(f func(h header, body []byte) (done bool, err error)) error {
+func (s *Socket) receive(f func(h Header, body []byte) (done bool, err error)) error {
 	for {
 		n, _, err := unix.Recvfrom(s.fd, s.recv, 0)
 		if errors.Is(err, unix.EINTR) {
@@ -173,7 +175,7 @@ func (s *socket) receive(f func(h header, body []byte) (done bool, err error)) e
 			return fmt.Errorf("receive from netlink: %w", err)
 		}
 		done := false
-		err = each(s.recv[:n], func(h header, body []byte) error {
+		err = Each(s.recv[:n], func(h Header, body []byte) error {
 			d, err := f(h, body)
 			done = done || d
 			return err
@@ -184,14 +186,14 @@ func (s *socket) receive(f func(h header, body []byte) (done bool, err error)) e
 	}
 }
 
-// each walks the messages of one datagram.
-func each(data []byte, f func(h header, body []byte) error) error {
+// Each walks the messages of one datagram.
+func Each(data []byte, f func(h Header, body []byte) error) error {
 	for len(data) >= unix.SizeofNlMsghdr {
-		size := int(native.Uint32(data))
+		size := int(Native.Uint32(data))
 		if size < unix.SizeofNlMsghdr || size > len(data) {
 			return errors.New("receive from netlink: truncated message")
 		}
-		h := header{typ: native.Uint16(data[4:]), flags: native.Uint16(data[6:]), seq: native.Uint32(data[8:]), port: native.Uint32(data[12:])}
+		h := Header{Type: Native.Uint16(data[4:]), Flags: Native.Uint16(data[6:]), Seq: Native.Uint32(data[8:]), Port: Native.Uint32(data[12:])}
 		if err := f(h, data[unix.SizeofNlMsghdr:size]); err != nil {
 			return err
 		}
@@ -201,21 +203,25 @@ func each(data []byte, f func(h header, body []byte) error) error {
 }
 
 // ackError is nil for an acknowledgement, else the errno with the kernel's own words (NLMSGERR_ATTR_MSG) if it gave any.
-func ackError(h header, body []byte) error {
+func ackError(h Header, body []byte) error {
 	if len(body) < 4 {
 		return errors.New("netlink: short answer")
 	}
-	code := int32(native.Uint32(body))
+	code := int32(Native.Uint32(body))
 	if code == 0 {
 		return nil
 	}
 	err := unix.Errno(-code)
-	if h.flags&unix.NLM_F_ACK_TLVS != 0 && len(body) > 4+unix.SizeofNlMsghdr {
-		if text := attrs(body[4+unix.SizeofNlMsghdr:])[unix.NLMSGERR_ATTR_MSG]; len(text) > 1 {
+	if h.Flags&unix.NLM_F_ACK_TLVS != 0 && len(body) > 4+unix.SizeofNlMsghdr {
+		if text := Attrs(body[4+unix.SizeofNlMsghdr:])[unix.NLMSGERR_ATTR_MSG]; len(text) > 1 {
 			return fmt.Errorf("%w (%s)", err, text[:len(text)-1])
 		}
 	}
 	return err
 }
 
-func align(n int) int { return (n + 3) &^ 3 }
+// Port is what the kernel repeats in notifications of what this socket caused.
+func (s *Socket) Port() uint32 { return s.port }
+
+// Requests counts what was sent.
+func (s *Socket) Requests() uint32 { return s.seq }

@@ -3,6 +3,9 @@
 package main
 
 import (
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -38,16 +41,37 @@ func TestWhatOthersFlushIsBackWithinASecond(t *testing.T) {
 }
 
 func TestChainsThatOthersFlushAreBackWithinASecond(t *testing.T) {
+	for _, backend := range []string{"nft", "legacy"} {
+		t.Run(backend, func(t *testing.T) { chainsAreBack(t, backend) })
+	}
+}
+
+// chainsAreBack has iptables be those of that back end.
+func chainsAreBack(t *testing.T, backend string) {
+	bin := t.TempDir()
+	for _, name := range []string{"iptables", "ip6tables"} {
+		for _, what := range []string{"", "-restore", "-save"} {
+			prog, err := exec.LookPath(name + "-" + backend + what)
+			if err != nil {
+				t.Skipf("no %s-%s%s here", name, backend, what)
+			}
+			if err := os.Symlink(prog, filepath.Join(bin, name+what)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
 	w := newWorld(t)
 	w.write("web.yaml", webfrontend("10.10.20.4"))
 	w.pod(w.other, "far", "10.10.20.4:8080")
 	p := w.start("--resync=0", "--mode=userspace")
 	p.synced("the portal", func(r portals.Report) bool { return len(r.Portals) == 1 })
-	rules := func() string { return nstest.Run(t, w.node, "iptables", "-t", "nat", "-S") }
+	iptables := filepath.Join(bin, "iptables") + " -w 5 -t nat "
+	rules := func() string { return nstest.Sh(t, w.node, iptables+"-S") }
 	for _, how := range []string{"-F", "-F KUBE-PORTALS-CONTAINER", "-D PREROUTING 1", "-D OUTPUT 1", "-A KUBE-PORTALS-HOST -j RETURN"} {
 		before := rules()
 		began := time.Now()
-		nstest.Sh(t, w.node, "iptables -t nat "+how)
+		nstest.Sh(t, w.node, iptables+how)
 		eventually(t, how, func() bool { return rules() == before })
 		if took := time.Since(began); took > 2*time.Second { // a second, and what this machine takes to list and restore
 			t.Errorf("%s: repaired after %s", how, took)

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/l3edge/l3edge/pkg/core/node"
 	"github.com/l3edge/l3edge/pkg/core/portal"
@@ -96,11 +97,43 @@ func (u *userspace) watch(ctx context.Context, log *slog.Logger, changed func())
 		<-ctx.Done()
 		return nil
 	}
-	return w.Run(ctx, func() {
+	return w.Run(ctx, u.lost(changed))
+}
+
+// lost calls changed if there are rules to lose.
+func (u *userspace) lost(changed func()) func() {
+	return func() {
 		if u.used.Load() {
 			changed()
 		}
-	})
+	}
+}
+
+// pulse is how often legacy iptables are asked whether they are as they were: they tell nobody.
+const pulse = 500 * time.Millisecond
+
+// feel is watch for those.
+func (u *userspace) feel(ctx context.Context, changed func()) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-u.begun:
+	}
+	changed = u.lost(changed)
+	t := time.NewTicker(pulse)
+	defer t.Stop()
+	before := ipt.Feel()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+		if now := ipt.Feel(); now != before {
+			before = now
+			changed()
+		}
+	}
 }
 
 // Ports and Stats make userspace a portals.Proxy.

@@ -179,6 +179,7 @@ func (w *wiring) tasks(l net.Listener) ([]task.Task, error) {
 		{Name: "tampering with chains", Run: func(ctx context.Context) error {
 			return w.user.watch(ctx, w.log, doubt)
 		}},
+		{Name: "tampering with legacy chains", Run: func(ctx context.Context) error { return w.user.feel(ctx, doubt) }},
 		{Name: "node file", Run: func(ctx context.Context) error { return w.watchNode(ctx, sync.Trigger) }},
 		{Name: "memory", Run: w.tidy},
 		{Name: "control", Run: func(ctx context.Context) error { return control.Serve(ctx, l, controlHandler(w.keeper)) }},

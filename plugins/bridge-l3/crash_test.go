@@ -116,7 +116,7 @@ func stoppedIn(tid int) (call uint64, entering bool) {
 func TestKillNineAtEverySystemCall(t *testing.T) {
 	for name, keys := range map[string]string{"plain": "", "with all that ADD can make": `,"sourceCheck":true,"localRouting":"routed","runtimeConfig":{"mac":"02:00:00:00:00:07"}`} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel() // each on a thread of its own, which waits for its own children only
+			t.Parallel()                                                                           // each on a thread of its own, which waits for its own children only
 			l := newLab(t, `"ranges":[[{"subnet":"10.0.0.0/29"}],[{"subnet":"fd00::/125"}]]`+keys) // five pods, six
 			other := l.pod("other")
 			l.add(other)

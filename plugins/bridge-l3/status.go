@@ -65,11 +65,11 @@ func status(c *cni.Call) error {
 	if err := statusOfBridge(c.Net.Name, host, bridge, conf); err != nil {
 		return err
 	}
-	settings := attach.NodeSettings(v4, v6, true)
-	if v4 {
-		settings = append(settings, attach.Setting{Name: "net/ipv4/conf/" + gatewayOf(conf) + "/forwarding", Value: "1"})
-	}
-	for _, s := range settings {
+	return statusOfSettings(attach.NodeSettings(v4, v6, true))
+}
+
+func statusOfSettings(want []attach.Setting) error {
+	for _, s := range want {
 		if v, err := sysctl.Get(s.Name); err == nil && v != s.Value {
 			return cni.Errorf(cni.CodeLimitedConnectivity, "%s is %s: pods cannot leave this node until it is %s", s.Name, v, s.Value)
 		}
@@ -115,7 +115,8 @@ func statusOfBridge(network string, host *rtnl.Conn, bridge rtnl.Link, conf podn
 			return cni.Errorf(cni.CodeLimitedConnectivity, "%s has lost the gateway address %s: ip addr add %s/%d dev %s", links[i].Name, set[0].Gateway, set[0].Gateway, set[0].Subnet.Bits(), links[i].Name)
 		}
 	}
-	return nil
+	v4, v6 := conf.Families()
+	return statusOfSettings(attach.Forwarding(gatewayOf(conf), v4, v6))
 }
 
 // statusOfPools wants a free address in every pool. It may have to look for one that has been forgotten: a runtime does

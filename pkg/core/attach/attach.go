@@ -192,13 +192,7 @@ func (a *Attachment) settings(s Spec) {
 		v4, v6 = v4 || addr.Addr.Is4(), v6 || addr.Addr.Is6()
 	}
 	if s.Gateway {
-		a.Settings = NodeSettings(v4, v6, s.Routed)
-		if v4 {
-			a.Settings = append(a.Settings, Setting{Name: "net/ipv4/conf/" + a.Bridge.Gateway() + "/forwarding", Value: "1"})
-		}
-		if v6 {
-			a.Settings = append(a.Settings, Setting{Name: "net/ipv6/conf/" + a.Bridge.Gateway() + "/forwarding", Value: "1"})
-		}
+		a.Settings = append(NodeSettings(v4, v6, s.Routed), Forwarding(a.Bridge.Gateway(), v4, v6)...)
 	}
 	a.Settings = append(a.Settings, NoAdverts(s.Bridge))
 	if a.Bridge.Leg != nil {
@@ -232,6 +226,17 @@ func (a *Attachment) settings(s Spec) {
 // so, accept_ra is 2 for whatever comes up.
 func NoAdverts(ifName string) Setting {
 	return Setting{"net/ipv6/conf/" + ifName + "/accept_ra", "0", "the kernel has no IPv6, so there is nothing to refuse"}
+}
+
+// Forwarding is what the interface with the gateway addresses needs besides: it has what the node had when it was made.
+func Forwarding(ifName string, v4, v6 bool) (out []Setting) {
+	if v4 {
+		out = append(out, Setting{Name: "net/ipv4/conf/" + ifName + "/forwarding", Value: "1"})
+	}
+	if v6 {
+		out = append(out, Setting{Name: "net/ipv6/conf/" + ifName + "/forwarding", Value: "1"})
+	}
+	return out
 }
 
 // NodeSettings is what the node needs so that pods are routed, and services between two of its pods are answered.

@@ -357,7 +357,7 @@ func testDoctorUserspace(t *testing.T, l *lab.Lab) {
 		}
 		return h.Reaches(vip)
 	})
-	out := wants(t, h.Place, 0, "whois "+vip, "mode: userspace", "KUBE-PORTALS-CONTAINER -d 10.100.87.105/32 -p tcp --dport 80 -j REDIRECT --to-ports ")
+	out := wants(t, h.Place, 0, "whois "+vip, "mode: userspace", "carried: ", ", up, ", "KUBE-PORTALS-CONTAINER -d 10.100.87.105/32 -p tcp --dport 80 -j REDIRECT --to-ports ")
 	_, rest, _ := strings.Cut(out, "proxy port: ")
 	port, _, _ := strings.Cut(rest, " ")
 	wants(t, h.Place, 0, "whois 192.168.10.65:"+port, "port "+port+" of kubminion4 is portald's for webfrontend TCP 10.100.87.105:80")

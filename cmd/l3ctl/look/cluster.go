@@ -113,7 +113,8 @@ func kubectl(ctx context.Context, args ...string) ([]byte, error) {
 	if ctx.Err() != nil {
 		err = fmt.Errorf("no answer in time: %w", ctx.Err())
 	}
-	if said := strings.TrimSpace(stderr.String()); err != nil && said != "" {
+	said := strings.TrimSpace(stderr.String())
+	if said = said[strings.LastIndex(said, "\n")+1:]; err != nil && said != "" { // what stands before is its log
 		err = errors.New(said)
 	}
 	if err != nil {

@@ -52,7 +52,7 @@ esac
 func TestNoCluster(t *testing.T) {
 	for script, want := range map[string]string{
 		`echo '{"items":[]}'`: "--all: no pod is labelled app.kubernetes.io/name=l3edge",
-		`echo "The connection to the server localhost:8080 was refused" >&2; exit 1`: "--all: kubectl get: The connection to the server localhost:8080 was refused",
+		`echo "E1124 memcache.go" >&2; echo "The connection to the server localhost:8080 was refused" >&2; exit 1`: "--all: kubectl get: The connection to the server localhost:8080 was refused",
 		"echo x": "--all: read kubectl's answer",
 	} {
 		fakeKubectl(t, script)

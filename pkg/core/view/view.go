@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/l3edge/l3edge/pkg/core/node"
+	"github.com/l3edge/l3edge/pkg/core/traffic"
 )
 
 // Host is everything that was seen of one host at one moment. What could not be read is empty, and its problem says why.
@@ -125,6 +126,7 @@ type Portal struct {
 	Sources   []netip.Prefix   `json:"sources,omitempty"` // who may come; empty: everybody
 	Mode      string           `json:"mode"`              // "nftables" or "userspace"
 	ProxyPort uint16           `json:"proxyPort,omitempty"`
+	Traffic   *traffic.Stats   `json:"traffic,omitempty"` // what portald's proxy has carried; nil: the kernel answers
 }
 
 // Choice is what one group of clients gets. Without endpoints they are refused, or meet silence where Drops.

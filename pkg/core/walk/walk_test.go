@@ -4,10 +4,12 @@ package walk
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/l3edge/l3edge/pkg/core/node"
+	"github.com/l3edge/l3edge/pkg/core/traffic"
 	"github.com/l3edge/l3edge/pkg/core/view"
 )
 
@@ -67,7 +69,10 @@ func TestWhois(t *testing.T) {
 	w := article("userspace")
 	w[0].Pods = append(w[0].Pods, view.Pod{Name: "default/old", Addrs: []netip.Addr{addr("10.10.10.7")}, IfName: "eth0"})
 	w[0].Pods[0].HostPorts = []view.HostPort{{Protocol: "tcp", Port: 8088, To: 8080}}
-	w[0].Leases = []view.Lease{{Network: "l3edge", Addr: addr("10.10.10.8"), Container: "x", Pod: "default/older"}}
+	w[0].Leases = []view.Lease{{Network: "l3edge", Addr: addr("10.10.10.8"), Container: "x", Pod: "default/older"}, {Network: "l3edge", Addr: addr("10.10.10.9"), Container: "y"}}
+	w[0].Portald.Portals = slices.Clone(w[0].Portald.Portals)
+	w[0].Portald.Portals[0].Traffic = &traffic.Stats{Accepted: 9, Active: 2, BytesIn: 100, BytesOut: 2000, Retries: 3, Failed: 1,
+		Endpoints: []traffic.Endpoint{{Addr: at("10.10.30.2:8080"), State: traffic.Resting, Active: 2}}}
 	for _, row := range []struct {
 		what, address string
 		kind          Kind
@@ -75,6 +80,9 @@ func TestWhois(t *testing.T) {
 	}{
 		{"a service", "10.100.87.105:80", IsVIP, "10.100.87.105 is service webfrontend, port 80", "endpoint: 10.10.30.2:8080, pod web-kubminion3 on kubminion3"},
 		{"a service without its port", "10.100.87.105:0", IsVIP, "10.100.87.105 is service webfrontend, port 80", "proxy port: 39770 on kubminion1"},
+		{"what the proxy has carried for it", "10.100.87.105:80", IsVIP, "", "carried: 9 connections, 2 of them open, 100 bytes in, 2000 out; 3 retries, 1 failed, 0 over a limit"},
+		{"an endpoint that rests", "10.100.87.105:80", IsVIP, "", "endpoint: 10.10.30.2:8080, pod web-kubminion3 on kubminion3, resting, 2 open"},
+		{"a lease without a pod's name", "10.10.10.9:0", IsDeadPod, "10.10.10.9 was leased to container y, which is gone", ""},
 		{"its proxy port", "10.20.30.62:39770", IsProxy, "port 39770 of kubminion1 is portald's for webfrontend TCP 10.100.87.105:80", "--dport 80 -j REDIRECT --to-ports 39770"},
 		{"a host port", "10.20.30.62:8088", IsHostPort, "port 8088 of kubminion1 is published for pod web-kubminion1, port 8080", "host ports: tcp 8088 -> 8080"},
 		{"a pod", "10.10.30.2:0", IsPod, "10.10.30.2 is pod web-kubminion3 on kubminion3", "shares its namespace: pause (pid 7), web8080 (pid 8)"},

@@ -3,12 +3,14 @@
 package walk
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 
 	"github.com/l3edge/l3edge/pkg/core/mark"
+	"github.com/l3edge/l3edge/pkg/core/traffic"
 	"github.com/l3edge/l3edge/pkg/core/view"
 )
 
@@ -90,7 +92,7 @@ func (w World) who(a netip.Addr) Answer {
 	for _, h := range w {
 		for _, l := range h.Leases {
 			if l.Addr == a {
-				return Answer{Kind: IsDeadPod, Title: fmt.Sprintf("%s was leased to %s, which is gone", a, l.Pod),
+				return Answer{Kind: IsDeadPod, Title: fmt.Sprintf("%s was leased to %s, which is gone", a, cmp.Or(l.Pod, "container "+l.Container)),
 					Facts: []string{"node: " + h.Name, "container: " + l.Container, "the lease is stale: l3ctl ipam release " + a.String()}}
 			}
 		}
@@ -145,15 +147,33 @@ func (w World) vip(h view.Host, p view.Portal) Answer {
 			fmt.Sprintf("rule: iptables -t nat -A %s %s -j REDIRECT --to-ports %d (from pods)", mark.ChainPortalsContainer, dial, p.ProxyPort),
 			fmt.Sprintf("rule: iptables -t nat -A %s %s -j DNAT to port %d (from the node)", mark.ChainPortalsHost, dial, p.ProxyPort))
 	} else {
-		x.Facts = append(x.Facts, fmt.Sprintf("rule: nft get element ip %s svc { %s . %s . %d }", mark.TableServices, p.VIP, strings.ToLower(p.Protocol), p.Port))
+		x.Facts = append(x.Facts, fmt.Sprintf("rule: nft get element ip %s svc { %s . %s . %d }", mark.TableServices, p.VIP, strings.ToLower(p.Protocol), p.Port),
+			fmt.Sprintf("connections: conntrack -L -d %s -p %s --orig-port-dst %d", p.VIP, strings.ToLower(p.Protocol), p.Port))
+	}
+	if t := p.Traffic; t != nil {
+		x.Facts = append(x.Facts, fmt.Sprintf("carried: %d connections, %d of them open, %d bytes in, %d out; %d retries, %d failed, %d over a limit",
+			t.Accepted, t.Active, t.BytesIn, t.BytesOut, t.Retries, t.Failed, t.Limited))
 	}
 	for _, e := range p.Endpoints {
-		x.Facts = append(x.Facts, fmt.Sprintf("endpoint: %s, %s", e, w.name(e.Addr())))
+		x.Facts = append(x.Facts, fmt.Sprintf("endpoint: %s, %s", e, w.name(e.Addr()))+health(p.Traffic, e))
 	}
 	if len(p.Endpoints) == 0 {
 		x.Facts = append(x.Facts, "endpoints: none, connections are refused")
 	}
 	return x
+}
+
+// health is how the proxy finds an endpoint.
+func health(t *traffic.Stats, e netip.AddrPort) string {
+	if t == nil {
+		return ""
+	}
+	for _, x := range t.Endpoints {
+		if x.Addr == e {
+			return fmt.Sprintf(", %s, %d open", x.State, x.Active)
+		}
+	}
+	return ""
 }
 
 // routes are the ways that the asking host and the switch would take.

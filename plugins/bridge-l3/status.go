@@ -62,10 +62,10 @@ func status(c *cni.Call) error {
 			v4, v6 = v4 || a.Addr().Is4(), v6 || a.Addr().Is6() && !a.Addr().IsLinkLocalUnicast()
 		}
 	}
-	if err := statusOfBridge(c.Net.Name, host, bridge, conf); err != nil {
+	if err := statusOfSettings(attach.NodeSettings(v4, v6, true)); err != nil {
 		return err
 	}
-	return statusOfSettings(attach.NodeSettings(v4, v6, true))
+	return statusOfBridge(c.Net.Name, host, bridge, conf)
 }
 
 func statusOfSettings(want []attach.Setting) error {

@@ -7,6 +7,8 @@ import (
 	"context"
 	"fmt"
 	"hash/crc32"
+	"io"
+	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -41,6 +43,43 @@ func fakePortald(t *testing.T, path string, text *atomic.Value) (stop func()) {
 	})
 	go func() { done <- control.Serve(ctx, l, mux) }()
 	return func() { cancel(); <-done }
+}
+
+// TestAClientOnANodeThatAnnouncesThePortalNet: the route of its packet is looked up before portald's rules translate it.
+func TestAClientOnANodeThatAnnouncesThePortalNet(t *testing.T) {
+	l := newLab(t)
+	startEmbedded(t, l.mls)
+	socket := l.n1.dir + "/portald.sock"
+	var text atomic.Value
+	text.Store(`{"synced":true,"portalNets":["10.100.0.0/16"],"vips":[]}`)
+	defer fakePortald(t, socket, &text)()
+	l.n1.sh(t, `nft add table x; nft add chain x o '{ type nat hook output priority -100; }'
+		nft add rule x o ip daddr 10.100.87.105 tcp dport 80 dnat to 10.10.10.1:8080`)
+	l.startNode(t, l.n1, "--announce-portal-net", "--portald-socket="+socket)
+	within(t, promised, "announced", func() bool { return len(l.n1.status(t).Announced) == 2 })
+	within(t, promised, "in the kernel", func() bool { return l.n1.has(t, "unreachable 10.10.10.0/24") })
+	var server net.Listener
+	nstest.Do(t, l.n1.Handle, func() (err error) { server, err = net.Listen("tcp", "10.10.10.1:8080"); return err })
+	defer server.Close()
+	dial := func() (err error) {
+		nstest.Do(t, l.n1.Handle, func() error {
+			var c net.Conn
+			if c, err = net.DialTimeout("tcp", "10.100.87.105:80", promised); err == nil {
+				_ = c.Close()
+			}
+			return nil
+		})
+		return err
+	}
+	if err := dial(); err != nil {
+		t.Errorf("the node cuts itself off: %v", err)
+	}
+	if err := run([]string{"drain", "--for=0s", "--socket=" + l.n1.dir + "/routed.sock"}, io.Discard, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	if err := dial(); err != nil {
+		t.Errorf("drained: %v", err)
+	}
 }
 
 func TestServiceAddresses(t *testing.T) {

@@ -37,7 +37,9 @@ const (
 )
 
 // VIPs are the intents for service addresses, sorted by prefix: a portal net when portald has programmed everything, a
-// single address when an endpoint is ready besides, with the number of them as its share.
+// single address when an endpoint is ready besides, with the number of them as its share. None is a sink: the kernel looks
+// up the route of a local client's packet before it translates it, and would refuse it. What comes from the fabric and is
+// no service's, portald refuses.
 func VIPs(wish VIPWish, p Portals, d Drain) []Intent {
 	var out []Intent
 	lacks := func(ready bool) string {
@@ -53,7 +55,7 @@ func VIPs(wish VIPWish, p Portals, d Drain) []Intent {
 	}
 	if wish.Net {
 		for _, n := range p.Nets {
-			out = append(out, Intent{Prefix: n, Why: "portal net", Lacks: lacks(true), Sink: true, Leaving: d == Leaving})
+			out = append(out, Intent{Prefix: n, Why: "portal net", Lacks: lacks(true), Leaving: d == Leaving})
 		}
 	}
 	if wish.Hosts {

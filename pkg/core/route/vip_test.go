@@ -56,6 +56,9 @@ func TestVIPs(t *testing.T) {
 				if i.Leaving {
 					got += " (leaving)"
 				}
+				if i.Sink {
+					got += " (cuts off clients on the node)"
+				}
 				got += "\n"
 			}
 			if diff := cmp.Diff(tt.want, got); diff != "" {

@@ -80,7 +80,7 @@ func TestDamperLetsPass(t *testing.T) {
 			if len(through) != 1000 || !next.IsZero() {
 				t.Errorf("%d of 1000 passed", len(through))
 			}
-			if len(d.count) != 0 && len(table) == 0 {
+			if len(d.recent) != 0 && len(table) == 0 {
 				t.Error("it remembers what it saw for the first time")
 			}
 			for _, l := range through {
@@ -96,6 +96,70 @@ func TestDamperLetsPass(t *testing.T) {
 		}
 		if f.changes != 100 || f.began != 0 {
 			t.Errorf("%d of 100 passed", f.changes)
+		}
+	})
+	told := func(nodes, ready int) Learned {
+		l := Learned{Prefix: pfx("10.100.87.105/32")}
+		for i := range nodes {
+			a := netip.AddrFrom4([4]byte{10, 20, 30, byte(1 + i)})
+			l.Via = append(l.Via, Via{NextHop: a, Peer: a, Bandwidth: uint64(ready)})
+		}
+		return l
+	}
+	pass := func(t *testing.T, changes ...Learned) (n int) {
+		t.Helper()
+		var d Damper
+		for _, l := range changes {
+			through, _, _, _ := d.Pass([]Learned{l}, func(netip.Prefix) bool { return n > 0 }, time.Unix(0, 0))
+			n += len(through)
+		}
+		return n
+	}
+	t.Run("a service address that 40 nodes begin to tell", func(t *testing.T) {
+		var all []Learned
+		for i := range 40 {
+			all = append(all, told(i+1, 1))
+		}
+		if n := pass(t, all...); n != 40 {
+			t.Errorf("%d of 40 passed", n)
+		}
+	})
+	t.Run("and that they cease to tell one after the other", func(t *testing.T) {
+		var all []Learned
+		for i := range 40 {
+			all = append(all, told(40-i, 1))
+		}
+		if n := pass(t, all...); n != 40 {
+			t.Errorf("%d of 40 passed", n)
+		}
+	})
+	t.Run("a node whose endpoints become ready one by one", func(t *testing.T) {
+		var all []Learned
+		for i := range 40 {
+			all = append(all, told(2, i+1))
+		}
+		if n := pass(t, all...); n != 40 {
+			t.Errorf("%d of 40 passed", n)
+		}
+	})
+	t.Run("not a bandwidth that goes up and down", func(t *testing.T) {
+		var all []Learned
+		for i := range 40 {
+			all = append(all, told(2, 1+i%2))
+		}
+		if n := pass(t, all...); n > flapsFree+4 {
+			t.Errorf("%d passed", n)
+		}
+	})
+	t.Run("not a peer that invents another next hop each time", func(t *testing.T) {
+		var all []Learned
+		for i := range 200 {
+			l := told(1, 1)
+			l.Via[0].NextHop = netip.AddrFrom4([4]byte{10, 20, 31, byte(i)})
+			all = append(all, l)
+		}
+		if n := pass(t, all...); n > goneFree+flapsFree+4 {
+			t.Errorf("%d passed", n)
 		}
 	})
 }

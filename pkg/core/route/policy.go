@@ -76,6 +76,15 @@ func (a Accept) String() string {
 	return s
 }
 
+// martians lead nowhere on any network: this host's own addresses, those of one link, groups of receivers (RFC 6890, RFC
+// 4291). Nobody may learn them, whatever is accepted.
+var martians = []netip.Prefix{
+	netip.MustParsePrefix("0.0.0.0/8"), netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("169.254.0.0/16"),
+	netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("255.255.255.255/32"),
+	netip.MustParsePrefix("::/128"), netip.MustParsePrefix("::1/128"), netip.MustParsePrefix("::ffff:0:0/96"),
+	netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("ff00::/8"),
+}
+
 // Policy says which learned prefixes may enter the kernel. The zero Policy refuses everything.
 type Policy struct {
 	Accept  []Accept
@@ -97,6 +106,9 @@ func (p Policy) Refuses(prefix netip.Prefix) string {
 		}
 		return "default route not wanted"
 	}
+	if i := slices.IndexFunc(martians, func(m netip.Prefix) bool { return subnet.Contains(m, prefix) }); i >= 0 {
+		return fmt.Sprintf("inside %s, which no router leads to", martians[i])
+	}
 	reason := "outside the accepted prefixes"
 	for _, a := range p.Accept {
 		if !subnet.Contains(a.Prefix, prefix) {
@@ -112,4 +124,14 @@ func (p Policy) Refuses(prefix netip.Prefix) string {
 		}
 	}
 	return reason
+}
+
+// refusesHop gives the reason why no packet may be sent to a next hop, or "".
+func (p Policy) refusesHop(nh netip.Addr) string {
+	for _, own := range p.Own {
+		if own.Contains(nh) {
+			return fmt.Sprintf("next hop %s is inside own pod subnet %s", nh, own)
+		}
+	}
+	return ""
 }

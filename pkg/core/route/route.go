@@ -167,8 +167,14 @@ func Choose(pol Policy, res *Resolver, l Learned) (Entry, []Refused) {
 		}
 		return Entry{}, refused
 	}
+	way := func(v Via) resolution {
+		if reason := pol.refusesHop(v.NextHop); reason != "" {
+			return resolution{reason: reason}
+		}
+		return res.resolve(l.Prefix, v)
+	}
 	if len(l.Via) == 1 { // by far the most frequent; the entry is shared
-		r := res.resolve(l.Prefix, l.Via[0])
+		r := way(l.Via[0])
 		if r.reason != "" {
 			return Entry{}, []Refused{{Prefix: l.Prefix, Peer: l.Via[0].Peer, Reason: r.reason}}
 		}
@@ -178,7 +184,7 @@ func Choose(pol Policy, res *Resolver, l Learned) (Entry, []Refused) {
 	var refused []Refused
 	weights := shares(l.Via)
 	for i, v := range l.Via {
-		if r := res.resolve(l.Prefix, v); r.reason == "" {
+		if r := way(v); r.reason == "" {
 			hop := r.entry.Hops[0]
 			hop.Weight = weights[i]
 			hops = append(hops, hop)

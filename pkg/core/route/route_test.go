@@ -123,6 +123,33 @@ func TestResolveNamesTheLongestLink(t *testing.T) {
 	}
 }
 
+func TestMartiansAreNeverLearned(t *testing.T) {
+	all := Policy{Default: true, Accept: []Accept{{pfx("0.0.0.0/0"), 0, 32}, {pfx("::/0"), 0, 128}}, Own: []netip.Prefix{pfx("10.10.10.0/24")}}
+	for _, p := range []string{
+		"127.0.0.0/8", "127.0.0.1/32", "224.0.0.0/4", "239.1.2.0/24", "255.255.255.255/32", "169.254.169.254/32", "0.1.2.0/24",
+		"::1/128", "::/128", "fe80::/10", "fe80::/64", "ff02::/16", "::ffff:10.0.0.0/104",
+	} {
+		if all.Refuses(pfx(p)) == "" {
+			t.Errorf("%s may be learned", p)
+		}
+	}
+	for _, p := range []string{"0.0.0.0/0", "::/0", "128.0.0.0/1", "10.10.20.0/24", "240.1.0.0/16", "fd00::/8"} {
+		if reason := all.Refuses(pfx(p)); reason != "" {
+			t.Errorf("%s may not be learned: %s", p, reason)
+		}
+	}
+	topo := Topology{OnLink: []OnLink{{pfx("10.10.10.0/24"), 3}, {pfx("10.20.30.0/24"), 2}}}
+	for _, via := range [][]Via{
+		{{NextHop: addr("10.10.10.7"), Peer: addr("10.20.30.1")}},
+		{{NextHop: addr("10.10.10.7"), Peer: addr("10.20.30.1")}, {NextHop: addr("10.10.10.8"), Peer: addr("10.20.30.1")}},
+	} {
+		entry, refused := Choose(all, NewResolver(topo), Learned{Prefix: pfx("10.10.20.0/24"), Via: via})
+		if !entry.Unreachable() || len(refused) != len(via) || refused[0].Reason != "next hop 10.10.10.7 is inside own pod subnet 10.10.10.0/24" {
+			t.Errorf("a pod as the next hop: %v %v", entry, refused)
+		}
+	}
+}
+
 func TestComputeIntents(t *testing.T) {
 	in := minion1
 	in.Intents = []Intent{

@@ -3,13 +3,14 @@
 package route
 
 import (
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
 )
 
-// OnLink is a directly connected prefix.
+// OnLink is a directly connected prefix: that of an address of the node, or a route of the host's own to a link.
 type OnLink struct {
 	Prefix netip.Prefix
 	Link   int // interface index
@@ -58,6 +59,8 @@ func (t Topology) Resolve(prefix netip.Prefix, v Via) (hop NextHop, reason strin
 		return NextHop{}, fmt.Sprintf("next hop %s cannot be one", nh)
 	case slices.Contains(t.Self, nh):
 		return NextHop{}, fmt.Sprintf("next hop %s is this node", nh)
+	case t.isEverybody(nh):
+		return NextHop{}, fmt.Sprintf("next hop %s is everybody on its link", nh)
 	}
 	if nh.IsLinkLocalUnicast() && nh.Zone() == "" && nh.Is6() { // it is on the link that leads to the peer
 		if link, ok := t.link(v.Peer); ok {
@@ -96,37 +99,57 @@ func (t Topology) Reaches(a netip.Addr) bool {
 	return ok
 }
 
+// isEverybody reports that a is the first or the last address of an IPv4 link, which no router has (RFC 1122 section
+// 3.2.1.3; links of two or one addresses have no such, RFC 3021).
+func (t Topology) isEverybody(a netip.Addr) bool {
+	return a.Is4() && slices.ContainsFunc(t.OnLink, func(l OnLink) bool {
+		host := ^uint32(0) >> l.Prefix.Bits()
+		own := l.Prefix.Bits() > 0 && l.Prefix.Bits() < 31 && l.Prefix.Contains(a)
+		b := a.As4()
+		n := binary.BigEndian.Uint32(b[:]) & host
+		return own && (n == 0 || n == host)
+	})
+}
+
+// link finds the connected link that leads to a. As in the kernel the longest of all the host's routes leads: inside a
+// connected prefix there may be a longer one through a gateway.
 func (t Topology) link(a netip.Addr) (int, bool) {
 	if zone := a.Zone(); zone != "" {
 		link, ok := t.Links[zone]
 		return link, ok
 	}
-	best := -1
-	for i, l := range t.OnLink {
-		if l.Prefix.Contains(a) && (best < 0 || l.Prefix.Bits() > t.OnLink[best].Prefix.Bits()) {
-			best = i
-		}
-	}
-	if best < 0 {
+	best := longest(t.OnLink, a, func(l OnLink) netip.Prefix { return l.Prefix })
+	if best == nil {
 		return 0, false
 	}
-	return t.OnLink[best].Link, true
+	if g := t.way(a); g != nil && g.Prefix.Bits() > best.Prefix.Bits() {
+		return 0, false
+	}
+	return best.Link, true
 }
 
 func (t Topology) gateway(a netip.Addr) (NextHop, bool) {
 	if a.IsLinkLocalUnicast() {
 		return NextHop{}, false
 	}
-	best := -1
-	for i, g := range t.Gateways {
-		if g.Prefix.Contains(a) && (best < 0 || g.Prefix.Bits() > t.Gateways[best].Prefix.Bits()) {
-			best = i
+	if g := t.way(a); g != nil {
+		return g.Hop, true
+	}
+	return NextHop{}, false
+}
+
+func (t Topology) way(a netip.Addr) *Gateway {
+	return longest(t.Gateways, a, func(g Gateway) netip.Prefix { return g.Prefix })
+}
+
+// longest is the one whose prefix contains a, and of several the longest.
+func longest[T any](all []T, a netip.Addr, prefix func(T) netip.Prefix) (best *T) {
+	for i := range all {
+		if p := prefix(all[i]); p.Contains(a) && (best == nil || p.Bits() > prefix(*best).Bits()) {
+			best = &all[i]
 		}
 	}
-	if best < 0 {
-		return NextHop{}, false
-	}
-	return t.Gateways[best].Hop, true
+	return best
 }
 
 // Resolver remembers what a Topology resolved: many prefixes share few ways.

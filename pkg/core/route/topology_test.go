@@ -11,12 +11,13 @@ import (
 
 // dual is a node with both families on link 2, a link-local neighbour on link 4 (swp1), and a default route each.
 var dual = Topology{
-	OnLink: []OnLink{{pfx("10.20.30.0/24"), 2}, {pfx("2001:db8:20:30::/64"), 2}},
+	OnLink: []OnLink{{pfx("10.20.30.0/24"), 2}, {pfx("10.20.31.1/32"), 3}, {pfx("2001:db8:20:30::/64"), 2}},
 	Self:   []netip.Addr{addr("10.20.30.62"), addr("2001:db8:20:30::62")},
 	Links:  map[string]int{"ens18": 2, "swp1": 4},
 	Gateways: []Gateway{
 		{pfx("0.0.0.0/0"), NextHop{Gateway: addr("10.20.30.1"), Link: 2}},
 		{pfx("192.168.0.0/16"), NextHop{Gateway: addr("10.20.30.2"), Link: 2}},
+		{pfx("10.20.30.128/25"), NextHop{Gateway: addr("10.20.30.2"), Link: 2}},
 		{pfx("::/0"), NextHop{Gateway: addr("fe80::1"), Link: 2}},
 	},
 }
@@ -37,6 +38,10 @@ func TestResolve(t *testing.T) {
 		{name: "IPv6 told over an IPv4 session, next hop on the link", prefix: "2001:db8:10:30::/64", nexthop: "2001:db8:20:30::1", peer: "10.20.30.1", want: NextHop{Gateway: addr("2001:db8:20:30::1"), Link: 2}},
 		{name: "a peer several hops away is reached through the default route", prefix: "10.10.30.0/24", nexthop: "172.16.9.9", peer: "172.16.9.9", want: NextHop{Gateway: addr("10.20.30.1"), Link: 2}},
 		{name: "the longest of the host's own routes leads", prefix: "10.10.30.0/24", nexthop: "192.168.10.64", peer: "172.16.9.9", want: NextHop{Gateway: addr("10.20.30.2"), Link: 2}},
+		{name: "inside the link's prefix a longer route leads to a gateway", prefix: "10.10.30.0/24", nexthop: "10.20.30.200", peer: "10.20.30.200", want: NextHop{Gateway: addr("10.20.30.2"), Link: 2}},
+		{name: "a route to a link connects, though there is a default route", prefix: "10.10.30.0/24", nexthop: "10.20.31.1", peer: "10.20.31.1", want: NextHop{Gateway: addr("10.20.31.1"), Link: 3}},
+		{name: "a link's broadcast address", prefix: "10.10.30.0/24", nexthop: "10.20.30.255", peer: "10.20.30.1", reason: "next hop 10.20.30.255 is everybody on its link"},
+		{name: "a link's first address", prefix: "10.10.30.0/24", nexthop: "10.20.30.0", peer: "10.20.30.1", reason: "next hop 10.20.30.0 is everybody on its link"},
 		{name: "IPv6 through the default route", prefix: "2001:db8:10:30::/64", nexthop: "2001:db8:99::1", peer: "2001:db8:99::1", want: NextHop{Gateway: addr("fe80::1"), Link: 2}},
 	}
 	for _, tt := range tests {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/l3edge/l3edge/pkg/core/peer"
 	"github.com/l3edge/l3edge/pkg/core/route"
 	"github.com/l3edge/l3edge/pkg/edge/bgp"
 )
@@ -198,7 +199,7 @@ func TestSampleConfiguration(t *testing.T) {
 	}
 	med, pref := uint32(50), uint32(200)
 	community := func(s string) bgp.Community {
-		c, err := bgp.ParseCommunity(s)
+		c, err := peer.ParseCommunity(s)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/l3edge/l3edge/pkg/core/peer"
 	"github.com/l3edge/l3edge/pkg/edge/bgp"
 )
 
@@ -95,7 +96,7 @@ func (r rawSettings) parse(p *problems, place string) bgp.Settings {
 	s.AddPaths = count(p, place+"addPaths", r.AddPaths)
 	s.Out.Prepend = count(p, place+"prepend", r.Prepend)
 	for i, text := range r.Communities {
-		c, err := bgp.ParseCommunity(text)
+		c, err := peer.ParseCommunity(text)
 		p.add(fmt.Sprintf("%scommunities[%d]", place, i), err)
 		s.Out.Communities = append(s.Out.Communities, c)
 	}

@@ -23,50 +23,22 @@ import (
 	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/server"
 
+	"github.com/l3edge/l3edge/pkg/core/peer"
 	"github.com/l3edge/l3edge/pkg/core/route"
+	"github.com/l3edge/l3edge/pkg/edge/bgp/learned"
+	"github.com/l3edge/l3edge/pkg/edge/bgp/say"
 )
 
 // Port is BGP's (RFC 4271 section 8).
-const Port = 179
+const Port = say.Port
 
-// Settings are how a peer is spoken to. Peers may share them.
-type Settings struct {
-	ASN          uint32     // 0: learned from the peer's OPEN
-	Port         int        // 0: 179
-	LocalAddress netip.Addr // connect from here; zero: Config.LocalAddress where that is of the peer's family
-	// Password signs every segment (TCP MD5, RFC 2385); empty: none.
-	Password string
-	// GTSM refuses packets that came through a router (RFC 5082); the peer must send with TTL 255, as we always do.
-	GTSM bool
-	// BFD watches the path (RFC 5880, asynchronous): a packet each way in this interval, down after three are missing.
-	BFD          time.Duration // 0: off
-	Hold         time.Duration // hold time; keepalives are sent three times as often. 0: Config.Hold
-	ConnectRetry time.Duration // the longest rest between two attempts to connect; 0: 1 s
-	MaxPrefixes  uint32        // a peer that sends more is cut off for a minute; 0: no limit
-	// LongLived is for how long routes are kept, as a last resort, after RestartTime has passed (RFC 9494); 0: off.
-	LongLived time.Duration
-	AddPaths  uint8 // tell and ask for up to so many ways to a prefix (RFC 7911); 0: one
-	Reflect   bool  // the peer is a client of ours: we are its route reflector (RFC 4456)
-	// Prefer is the local preference of what the peer tells; 0: as it comes, which is 100 for other ASes.
-	Prefer uint32
-	Out    Out
-}
-
-// Out is what our announcements carry towards a peer.
-type Out struct {
-	MED         *uint32 // MULTI_EXIT_DISC; nil: none
-	LocalPref   uint32  // LOCAL_PREF, which only peers of our own AS get; 0: 100
-	Prepend     uint8   // our own ASN so many times more
-	Communities []Community
-}
-
-// Peer is a router that we connect to.
-type Peer struct {
-	Name string // a name or an address; names are resolved again whenever there is no session
-	// Interface says that Name is a link, and the peer whoever announces itself there as a router (RFC 4861).
-	Interface bool
-	Settings
-}
+// What a peer is stands in package peer.
+type (
+	Settings  = peer.Settings
+	Out       = peer.Out
+	Peer      = peer.Peer
+	Community = peer.Community
+)
 
 // Config is all that a Speaker needs to know. RouterID and ASN are mandatory.
 type Config struct {
@@ -122,6 +94,7 @@ type Session struct {
 // Speaker is a BGP speaker. Its methods may be called from any goroutine once Run has begun.
 type Speaker struct {
 	cfg       Config
+	self      say.Self
 	log       *slog.Logger
 	onSession func(Session)
 	sendAll   func(peer netip.Addr) // softOut, but for tests
@@ -133,12 +106,12 @@ type Speaker struct {
 	ending    atomic.Bool // by our own will: nobody needs to be told that sessions end
 	peers     chan []Peer // a new set, from SetPeers
 
-	learned  table
+	learned  *learned.Table
 	sessions sessions
 
 	mu        sync.Mutex
 	announced map[netip.Prefix]route.Announcement
-	policy    policyInput
+	policy    say.Policy
 	reason    string // that peers are told at the end (RFC 9003)
 }
 
@@ -158,10 +131,14 @@ func New(cfg Config, log *slog.Logger, onSession func(Session)) *Speaker {
 		defer turn.Unlock()
 		onSession(x)
 	}
-	s := &Speaker{cfg: cfg, log: log, onSession: inTurn, started: make(chan struct{}), ready: make(chan struct{}), peers: make(chan []Peer, 1), announced: map[netip.Prefix]route.Announcement{}, policy: newPolicyInput(cfg)}
+	s := &Speaker{cfg: cfg, log: log, onSession: inTurn, started: make(chan struct{}), ready: make(chan struct{}), peers: make(chan []Peer, 1), announced: map[netip.Prefix]route.Announcement{}, policy: say.Policy{ASN: cfg.ASN, Transit: cfg.Transit, Listen: cfg.Listen, ListenAs: cfg.ListenAs, Peers: map[netip.Addr]Settings{}}}
+	s.self = say.Self{
+		ASN: cfg.ASN, RouterID: cfg.RouterID, LocalAddress: cfg.LocalAddress, IPv4: cfg.IPv4, IPv6: cfg.IPv6,
+		Hold: cfg.Hold, RestartTime: cfg.RestartTime, Restarting: cfg.Restarting,
+	}
 	s.sendAll = s.softOut
 	s.begin = sync.OnceFunc(func() { close(s.ready) })
-	s.learned.init()
+	s.learned = learned.New()
 	s.sessions.init(cfg.Peers)
 	return s
 }

@@ -329,9 +329,7 @@ func TestTooManyPrefixesAtOnce(t *testing.T) {
 	cfg.Peers[0].MaxPrefixes = 1000
 	n := run(t, cfg)
 	held := func() int {
-		n.learned.mu.Lock()
-		defer n.learned.mu.Unlock()
-		return len(n.learned.offers)
+		return len(n.Learned())
 	}
 	within(t, 10*time.Second, "cut off", func() bool { return n.said("the peer sent more than 1000 prefixes") })
 	within(t, 10*time.Second, "nothing is left of it", func() bool {

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/l3edge/l3edge/pkg/edge/bgp/say"
 )
 
 const (
@@ -57,7 +59,7 @@ func (s *Speaker) dial(ctx context.Context, p Peer, addr netip.Addr) (net.Conn, 
 		var err error
 		return errors.Join(c.Control(func(fd uintptr) { err = prepare(int(fd), p, addr) }), err)
 	}}
-	if from := s.from(p.Settings, addr); from.IsValid() {
+	if from := s.self.From(p.Settings, addr); from.IsValid() {
 		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))
 	}
 	conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(addr.String(), strconv.Itoa(or(p.Port, Port))))
@@ -73,27 +75,15 @@ func (s *Speaker) dial(ctx context.Context, p Peer, addr netip.Addr) (net.Conn, 
 	return conn, nil
 }
 
-const maxTTL = 255
-
-// from is the address to speak to a peer from; zero: any.
-func (s *Speaker) from(set Settings, peer netip.Addr) netip.Addr {
-	for _, a := range []netip.Addr{set.LocalAddress, s.cfg.LocalAddress} {
-		if a.IsValid() && a.Is4() == peer.Is4() {
-			return a
-		}
-	}
-	return netip.Addr{}
-}
-
 // prepare sets what must be on a socket before it connects.
 func prepare(fd int, p Peer, addr netip.Addr) error {
 	level, ttl, least := unix.IPPROTO_IP, unix.IP_TTL, unix.IP_MINTTL
 	if addr.Is6() {
 		level, ttl, least = unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, unix.IPV6_MINHOPCOUNT
 	}
-	err := unix.SetsockoptInt(fd, level, ttl, maxTTL) // so that the peer may use GTSM
+	err := unix.SetsockoptInt(fd, level, ttl, say.MaxTTL) // so that the peer may use GTSM
 	if p.GTSM {
-		err = errors.Join(err, unix.SetsockoptInt(fd, level, least, maxTTL))
+		err = errors.Join(err, unix.SetsockoptInt(fd, level, least, say.MaxTTL))
 	}
 	if p.Password == "" {
 		return err

@@ -17,6 +17,7 @@ import (
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 
+	"github.com/l3edge/l3edge/pkg/core/peer"
 	"github.com/l3edge/l3edge/pkg/core/route"
 	"github.com/l3edge/l3edge/pkg/edge/netns/nstest"
 )
@@ -107,7 +108,7 @@ func wire(t *testing.T, r *running, prefix string) string {
 func communities(t *testing.T, texts ...string) (out []Community) {
 	t.Helper()
 	for _, s := range texts {
-		c, err := ParseCommunity(s)
+		c, err := peer.ParseCommunity(s)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -269,19 +270,6 @@ func TestCollector(t *testing.T) {
 		heard[head[5]] = true
 		if _, err := io.CopyN(io.Discard, c, int64(binary.BigEndian.Uint32(head[1:]))-6); err != nil {
 			t.Fatal(err)
-		}
-	}
-}
-
-func TestParseCommunity(t *testing.T) {
-	for in, want := range map[string]string{"64512:1": "64512:1", "no-llgr": "65535:7", "4200000000:1:2": "4200000000:1:2"} {
-		if c, err := ParseCommunity(in); err != nil || c.String() != want {
-			t.Errorf("%s: %v %v", in, c, err)
-		}
-	}
-	for _, in := range []string{"", "1", "64512:65536", "a:1", "1:2:3:4", "-1:2", "4200000000:1"} {
-		if _, err := ParseCommunity(in); err == nil {
-			t.Errorf("%q passes", in)
 		}
 	}
 }

@@ -14,36 +14,8 @@ import (
 	"github.com/osrg/gobgp/v4/pkg/server"
 
 	"github.com/l3edge/l3edge/pkg/core/route"
+	"github.com/l3edge/l3edge/pkg/edge/bgp/say"
 )
-
-// via is the way that a path names.
-func via(p *apiutil.Path) route.Via {
-	v := route.Via{Peer: p.PeerAddress}
-	for _, a := range p.Attrs {
-		switch a := a.(type) {
-		case *bgp.PathAttributeNextHop:
-			v.NextHop = a.Value
-		case *bgp.PathAttributeMpReachNLRI:
-			v.NextHop = a.Nexthop
-		case *bgp.PathAttributeExtendedCommunities:
-			v.Bandwidth = bandwidth(a)
-		}
-	}
-	if v.NextHop.Is6() && v.NextHop.IsLinkLocalUnicast() {
-		v.NextHop = v.NextHop.WithZone(p.PeerAddress.Zone()) // BGP carries none: it is on the link to the peer
-	}
-	return v
-}
-
-// bandwidth is what a link-bandwidth community (draft-ietf-idr-link-bandwidth) says, in bytes per second; 0: nothing.
-func bandwidth(a *bgp.PathAttributeExtendedCommunities) uint64 {
-	for _, c := range a.Value {
-		if b, ok := c.(*bgp.LinkBandwidthExtended); ok && b.Bandwidth >= 1 && b.Bandwidth < 1<<60 {
-			return uint64(b.Bandwidth)
-		}
-	}
-	return 0
-}
 
 // perShare is the link bandwidth of one share, in bytes per second: 1 Gbit/s. Only proportions matter.
 const perShare = 125e6
@@ -52,7 +24,7 @@ func (s *Speaker) watch(ctx context.Context) error {
 	err := s.srv.WatchEvent(context.WithoutCancel(ctx), server.WatchEventMessageCallbacks{
 		OnBestPath: func(paths []*apiutil.Path, _ time.Time) {
 			most := func(peer netip.Addr) uint32 { return s.settings(peer).MaxPrefixes }
-			if peer := s.learned.apply(paths, most); peer.IsValid() {
+			if peer := s.learned.Apply(paths, most); peer.IsValid() {
 				s.drop(peer, fmt.Sprintf("the peer sent more than %d prefixes; cut off for a minute", most(peer)), true)
 			}
 		},
@@ -63,7 +35,7 @@ func (s *Speaker) watch(ctx context.Context) error {
 					delete(x.untold, p.Family)
 					x.Synced = x.State == Established && len(x.untold) == 0
 				})
-				s.learned.signal()
+				s.learned.Signal()
 			}
 		},
 	}, server.WatchBestPath(true), server.WatchPeer(), server.WatchEor(true))
@@ -72,6 +44,15 @@ func (s *Speaker) watch(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Changed tells that Take has something to give. One token stands for any number of changes.
+func (s *Speaker) Changed() <-chan struct{} { return s.learned.Changed() }
+
+// Take returns every prefix that changed since the last call; no way means that the prefix is gone.
+func (s *Speaker) Take() []route.Learned { return s.learned.Take() }
+
+// Learned returns all prefixes.
+func (s *Speaker) Learned() []route.Learned { return s.learned.All() }
 
 // Announce makes set the prefixes of our own that every peer is told, with ourselves as next hop. It is idempotent;
 // what is not in set any more is withdrawn.
@@ -128,7 +109,7 @@ func (s *Speaker) ownPath(a route.Announcement) (*apiutil.Path, error) {
 	}
 	p.Attrs = append(p.Attrs, self)
 	if a.Leaving {
-		p.Attrs = append(p.Attrs, bgp.NewPathAttributeCommunities([]uint32{gracefulShutdown}))
+		p.Attrs = append(p.Attrs, bgp.NewPathAttributeCommunities([]uint32{say.GracefulShutdown}))
 	}
 	if a.Share > 0 {
 		asn := uint16(asTrans)

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/osrg/gobgp/v4/api"
+
+	"github.com/l3edge/l3edge/pkg/edge/bgp/say"
 )
 
 const (
@@ -76,7 +78,7 @@ func (s *Speaker) followPeers(ctx context.Context, peers []Peer) error {
 func (s *Speaker) dropPeers(ctx context.Context, running map[string]kept, peers []Peer) error {
 	for name, k := range running {
 		old := *k.peer.Load()
-		if i := slices.IndexFunc(peers, func(p Peer) bool { return p.Name == name }); i >= 0 && reflect.DeepEqual(peers[i].fixed(), old.fixed()) {
+		if i := slices.IndexFunc(peers, func(p Peer) bool { return p.Name == name }); i >= 0 && reflect.DeepEqual(peers[i].Fixed(), old.Fixed()) {
 			if reflect.DeepEqual(peers[i], old) {
 				continue
 			}
@@ -93,7 +95,7 @@ func (s *Speaker) dropPeers(ctx context.Context, running map[string]kept, peers 
 			if err := s.forgetPeer(ctx, old, addr, "no longer a peer"); err != nil {
 				return err
 			}
-			if _, err := s.changePolicy(ctx, func(in *policyInput) { delete(in.peers, addr) }); err != nil {
+			if _, err := s.changePolicy(ctx, func(in *say.Policy) { delete(in.Peers, addr) }); err != nil {
 				return err
 			}
 		}
@@ -102,19 +104,13 @@ func (s *Speaker) dropPeers(ctx context.Context, running map[string]kept, peers 
 	return nil
 }
 
-// fixed is the peer less what may change while its session stands.
-func (p Peer) fixed() Peer {
-	p.Prefer, p.Out, p.MaxPrefixes, p.ConnectRetry = 0, Out{}, 0, 0
-	return p
-}
-
 // resettle puts other attributes and preferences in force without disturbing the session (soft reset, RFC 2918).
 func (s *Speaker) resettle(ctx context.Context, p Peer) error {
 	addr := s.sessions.address(p.Name)
 	if !addr.IsValid() {
 		return nil // its settings are taken up with its address
 	}
-	if _, err := s.changePolicy(ctx, func(in *policyInput) { in.peers[addr] = p.Settings }); err != nil {
+	if _, err := s.changePolicy(ctx, func(in *say.Policy) { in.Peers[addr] = p.Settings }); err != nil {
 		return err
 	}
 	_ = s.srv.ResetPeer(ctx, &api.ResetPeerRequest{Address: addr.String(), Soft: true, Direction: api.ResetPeerRequest_DIRECTION_BOTH}) // no session: no need
@@ -144,7 +140,7 @@ func (s *Speaker) keepPeer(ctx context.Context, now *atomic.Pointer[Peer]) error
 				if err := s.forgetPeer(ctx, p, have, "its name has another address now"); err != nil {
 					return err
 				}
-				if _, err := s.changePolicy(ctx, func(in *policyInput) { delete(in.peers, have) }); err != nil {
+				if _, err := s.changePolicy(ctx, func(in *say.Policy) { delete(in.Peers, have) }); err != nil {
 					return err
 				}
 			}
@@ -184,13 +180,31 @@ func (s *Speaker) forgetPeer(ctx context.Context, p Peer, addr netip.Addr, why s
 	return nil
 }
 
+func (s *Speaker) listenRanges(ctx context.Context) error {
+	if len(s.cfg.Listen) == 0 {
+		return nil
+	}
+	if err := s.srv.AddPeerGroup(ctx, &api.AddPeerGroupRequest{PeerGroup: s.self.Group(s.cfg.ListenAs)}); err != nil {
+		return fmt.Errorf("add peer group: %w", err)
+	}
+	for _, r := range s.cfg.Listen {
+		err := s.srv.AddDynamicNeighbor(ctx, &api.AddDynamicNeighborRequest{
+			DynamicNeighbor: &api.DynamicNeighbor{Prefix: r.String(), PeerGroup: say.DynamicGroup},
+		})
+		if err != nil {
+			return fmt.Errorf("add listen range %s: %w", r, err)
+		}
+	}
+	return nil
+}
+
 func (s *Speaker) addPeer(ctx context.Context, p Peer, addr netip.Addr) error {
 	s.sessions.bind(p.Name, addr)
-	_, err := s.changePolicy(ctx, func(in *policyInput) { in.peers[addr] = p.Settings })
+	_, err := s.changePolicy(ctx, func(in *say.Policy) { in.Peers[addr] = p.Settings })
 	if err != nil {
 		return err
 	}
-	if err := s.srv.AddPeer(ctx, &api.AddPeerRequest{Peer: s.peerConfig(p, addr)}); err != nil && ctx.Err() == nil {
+	if err := s.srv.AddPeer(ctx, &api.AddPeerRequest{Peer: s.self.Peer(p, addr)}); err != nil && ctx.Err() == nil {
 		return fmt.Errorf("add peer %s at %s: %w", p.Name, addr, err)
 	}
 	return nil

@@ -7,163 +7,21 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"slices"
 
 	"github.com/osrg/gobgp/v4/api"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/l3edge/l3edge/pkg/core/route"
+	"github.com/l3edge/l3edge/pkg/edge/bgp/say"
 )
-
-// policyInput is all that our policies rest on.
-type policyInput struct {
-	asn      uint32
-	transit  []route.Accept
-	listen   []netip.Prefix
-	listenAs Settings
-	peers    map[netip.Addr]Settings
-	nextHops map[netip.Prefix]netip.Addr
-}
-
-func newPolicyInput(cfg Config) policyInput {
-	return policyInput{asn: cfg.ASN, transit: cfg.Transit, listen: cfg.Listen, listenAs: cfg.ListenAs, peers: map[netip.Addr]Settings{}}
-}
-
-// settings are those of the peer at a.
-func (in policyInput) settings(a netip.Addr) Settings {
-	if s, ok := in.peers[a]; ok {
-		return s
-	}
-	return in.listenAs
-}
-
-const (
-	exportName, importName = "export", "import"
-	// gracefulShutdown is the well-known community GRACEFUL_SHUTDOWN (RFC 8326 section 5).
-	gracefulShutdown = 0xffff0000
-)
-
-// render writes the policies as gobgp reads them.
-//
-// Outwards nothing but our own prefixes and, for a transit router, learned ones inside Transit. An IPv6 prefix needs an IPv6
-// next hop, also over a session between IPv4 addresses; where the link to the peer has none, it is not announced.
-// Inwards everything, as route.Policy decides later what may be used; but what is about to leave (GRACEFUL_SHUTDOWN) loses
-// against anything else.
-func (in policyInput) render() *api.SetPoliciesRequest {
-	w := &policyWriter{}
-	accept := &api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_ACCEPT}
-	w.nextHops(in.nextHops)
-	each := func(f func(match *api.MatchSet, s Settings)) {
-		for i, a := range slices.SortedFunc(maps.Keys(in.peers), netip.Addr.Compare) {
-			bare := a.WithZone("")
-			f(w.neighbors(fmt.Sprintf("peer-%d", i), netip.PrefixFrom(bare, bare.BitLen())), in.peers[a])
-		}
-		if len(in.listen) > 0 {
-			f(w.neighbors("listen", in.listen...), in.listenAs)
-		}
-	}
-	each(func(match *api.MatchSet, s Settings) { w.out(match, s.Out, in.asn) })
-	w.export(&api.Conditions{RouteType: api.Conditions_ROUTE_TYPE_LOCAL}, accept)
-	for i, a := range in.transit {
-		name := fmt.Sprintf("transit-%d", i)
-		w.sets = append(w.sets, &api.DefinedSet{DefinedType: api.DefinedType_DEFINED_TYPE_PREFIX, Name: name, Prefixes: []*api.Prefix{
-			{IpPrefix: a.Prefix.String(), MaskLengthMin: uint32(a.Min), MaskLengthMax: uint32(a.Max)},
-		}})
-		w.export(&api.Conditions{PrefixSet: &api.MatchSet{Type: api.MatchSet_TYPE_ANY, Name: name}}, accept)
-	}
-	each(func(match *api.MatchSet, s Settings) {
-		if s.Prefer != 0 {
-			w.imports(&api.Conditions{NeighborSet: match}, &api.Actions{LocalPref: &api.LocalPrefAction{Value: s.Prefer}})
-		}
-	})
-	w.sets = append(w.sets, &api.DefinedSet{DefinedType: api.DefinedType_DEFINED_TYPE_COMMUNITY, Name: "leaving", List: []string{"^65535:0$"}})
-	w.imports(&api.Conditions{CommunitySet: &api.MatchSet{Type: api.MatchSet_TYPE_ANY, Name: "leaving"}},
-		&api.Actions{LocalPref: &api.LocalPrefAction{Value: 1}}) // gobgp takes 0, which RFC 8326 asks for, for none
-	return &api.SetPoliciesRequest{DefinedSets: w.sets, Policies: []*api.Policy{
-		{Name: exportName, Statements: w.exported}, {Name: importName, Statements: w.imported},
-	}}
-}
-
-// policyWriter collects statements and the sets that they name.
-type policyWriter struct {
-	sets               []*api.DefinedSet
-	exported, imported []*api.Statement
-}
-
-func (w *policyWriter) export(c *api.Conditions, a *api.Actions) {
-	w.exported = append(w.exported, &api.Statement{Name: fmt.Sprintf("export-%d", len(w.exported)), Conditions: c, Actions: a})
-}
-
-func (w *policyWriter) imports(c *api.Conditions, a *api.Actions) {
-	w.imported = append(w.imported, &api.Statement{Name: fmt.Sprintf("import-%d", len(w.imported)), Conditions: c, Actions: a})
-}
-
-// neighbors is a condition on the peer's address; the set is made when it is new.
-func (w *policyWriter) neighbors(name string, ps ...netip.Prefix) *api.MatchSet {
-	match := &api.MatchSet{Type: api.MatchSet_TYPE_ANY, Name: name}
-	if slices.ContainsFunc(w.sets, func(s *api.DefinedSet) bool { return s.Name == name }) {
-		return match
-	}
-	set := &api.DefinedSet{DefinedType: api.DefinedType_DEFINED_TYPE_NEIGHBOR, Name: name}
-	for _, p := range ps {
-		set.List = append(set.List, p.String())
-	}
-	w.sets = append(w.sets, set)
-	return match
-}
-
-// nextHops puts our IPv6 address on the peer's link into what goes over a session between IPv4 addresses.
-func (w *policyWriter) nextHops(byLink map[netip.Prefix]netip.Addr) {
-	known := []netip.Prefix{netip.PrefixFrom(netip.IPv6Unspecified(), 0)}
-	for i, link := range slices.SortedFunc(maps.Keys(byLink), netip.Prefix.Compare) {
-		known = append(known, link)
-		match := w.neighbors(fmt.Sprintf("link-%d", i), link)
-		for _, kind := range []api.Conditions_RouteType{api.Conditions_ROUTE_TYPE_LOCAL, api.Conditions_ROUTE_TYPE_EXTERNAL} {
-			w.export(&api.Conditions{NeighborSet: match, RouteType: kind, AfiSafiIn: []*api.Family{ipv6Unicast}},
-				&api.Actions{Nexthop: &api.NexthopAction{Address: byLink[link].String()}})
-		}
-	}
-	elsewhere := w.neighbors("reached", known...)
-	elsewhere = &api.MatchSet{Type: api.MatchSet_TYPE_INVERT, Name: elsewhere.Name}
-	w.export(&api.Conditions{NeighborSet: elsewhere, AfiSafiIn: []*api.Family{ipv6Unicast}},
-		&api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_REJECT})
-}
-
-// out sets what announcements carry towards the matching peers.
-func (w *policyWriter) out(match *api.MatchSet, o Out, asn uint32) {
-	a := &api.Actions{}
-	if o.MED != nil {
-		a.Med = &api.MedAction{Type: api.MedAction_TYPE_REPLACE, Value: int64(*o.MED)}
-	}
-	if o.LocalPref != 0 {
-		a.LocalPref = &api.LocalPrefAction{Value: o.LocalPref}
-	}
-	if o.Prepend > 0 {
-		a.AsPrepend = &api.AsPrependAction{Asn: asn, Repeat: uint32(o.Prepend)}
-	}
-	for _, c := range o.Communities {
-		to := &a.Community
-		if c.large {
-			to = &a.LargeCommunity
-		}
-		if *to == nil {
-			*to = &api.CommunityAction{Type: api.CommunityAction_TYPE_ADD}
-		}
-		(*to).Communities = append((*to).Communities, c.text)
-	}
-	if !proto.Equal(a, &api.Actions{}) {
-		w.export(&api.Conditions{NeighborSet: match}, a)
-	}
-}
 
 // assignPolicies puts the first policies in force.
 func (s *Speaker) assignPolicies(ctx context.Context) error {
-	if err := s.srv.SetPolicies(ctx, s.policy.render()); err != nil {
+	if err := s.srv.SetPolicies(ctx, s.policy.Render()); err != nil {
 		return fmt.Errorf("set policies: %w", err)
 	}
 	for _, a := range []*api.PolicyAssignment{
-		{Direction: api.PolicyDirection_POLICY_DIRECTION_EXPORT, Policies: []*api.Policy{{Name: exportName}}, DefaultAction: api.RouteAction_ROUTE_ACTION_REJECT},
-		{Direction: api.PolicyDirection_POLICY_DIRECTION_IMPORT, Policies: []*api.Policy{{Name: importName}}, DefaultAction: api.RouteAction_ROUTE_ACTION_ACCEPT},
+		{Direction: api.PolicyDirection_POLICY_DIRECTION_EXPORT, Policies: []*api.Policy{{Name: say.Export}}, DefaultAction: api.RouteAction_ROUTE_ACTION_REJECT},
+		{Direction: api.PolicyDirection_POLICY_DIRECTION_IMPORT, Policies: []*api.Policy{{Name: say.Import}}, DefaultAction: api.RouteAction_ROUTE_ACTION_ACCEPT},
 	} {
 		a.Name = "global"
 		if err := s.srv.SetPolicyAssignment(ctx, &api.SetPolicyAssignmentRequest{Assignment: a}); err != nil {
@@ -174,12 +32,12 @@ func (s *Speaker) assignPolicies(ctx context.Context) error {
 }
 
 // changePolicy puts policies in force that rest on other input, and reports whether they differ from those before.
-func (s *Speaker) changePolicy(ctx context.Context, f func(*policyInput)) (bool, error) {
+func (s *Speaker) changePolicy(ctx context.Context, f func(*say.Policy)) (bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	before := s.policy.render()
+	before := s.policy.Render()
 	f(&s.policy)
-	now := s.policy.render()
+	now := s.policy.Render()
 	if proto.Equal(before, now) {
 		return false, nil
 	}
@@ -193,7 +51,7 @@ func (s *Speaker) changePolicy(ctx context.Context, f func(*policyInput)) (bool,
 func (s *Speaker) settings(a netip.Addr) Settings {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.policy.settings(a)
+	return s.policy.Settings(a)
 }
 
 // NextHops says which IPv6 address of ours peers on a link can use, by the link's IPv4 prefix. It matters where IPv6
@@ -204,10 +62,10 @@ func (s *Speaker) NextHops(byLink map[netip.Prefix]netip.Addr) error {
 	default: // nothing is announced yet
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.policy.nextHops = maps.Clone(byLink)
+		s.policy.NextHops = maps.Clone(byLink)
 		return nil
 	}
-	changed, err := s.changePolicy(context.Background(), func(in *policyInput) { in.nextHops = maps.Clone(byLink) })
+	changed, err := s.changePolicy(context.Background(), func(in *say.Policy) { in.NextHops = maps.Clone(byLink) })
 	if changed && err == nil {
 		_ = s.srv.ResetPeer(context.Background(), &api.ResetPeerRequest{Soft: true, Direction: api.ResetPeerRequest_DIRECTION_OUT}) // there may be no peer
 	}

@@ -12,6 +12,8 @@ import (
 
 	"github.com/osrg/gobgp/v4/pkg/server"
 	"golang.org/x/sys/unix"
+
+	"github.com/l3edge/l3edge/pkg/edge/bgp/say"
 )
 
 // What gobgp has no door for we reach for. Tests fail when an update of gobgp moves any of it.
@@ -48,7 +50,7 @@ func farthest(srv *server.BgpServer) error {
 		raw, err := l.SyscallConn()
 		if err == nil {
 			err = errors.Join(raw.Control(func(fd uintptr) {
-				errs = append(errs, unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, maxTTL))
+				errs = append(errs, unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, say.MaxTTL))
 			}))
 		}
 		errs = append(errs, err)

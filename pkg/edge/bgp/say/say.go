@@ -1,29 +1,57 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package bgp
+// Package say puts what we want of gobgp into its words: peers and policies. It is pure, and talks to nobody.
+package say
 
 import (
-	"context"
-	"fmt"
+	"cmp"
 	"net/netip"
 	"time"
 
 	"github.com/osrg/gobgp/v4/api"
+
+	"github.com/l3edge/l3edge/pkg/core/peer"
 )
 
-// The files gobgp.go and policy.go put what we want into gobgp's words.
-
-// dynamicGroup names the peer group of all listen ranges.
-const dynamicGroup = "dynamic"
+// DynamicGroup names the peer group of all listen ranges.
+const DynamicGroup = "dynamic"
 
 var (
 	ipv4Unicast = &api.Family{Afi: api.Family_AFI_IP, Safi: api.Family_SAFI_UNICAST}
 	ipv6Unicast = &api.Family{Afi: api.Family_AFI_IP6, Safi: api.Family_SAFI_UNICAST}
 )
 
-func (s *Speaker) peerConfig(p Peer, addr netip.Addr) *api.Peer {
+// Port is BGP's (RFC 4271 section 8).
+const Port = 179
+
+// MaxTTL is what all our packets have, so that peers can use GTSM (RFC 5082).
+const MaxTTL = 255
+
+// Self is what all peers are told alike.
+type Self struct {
+	ASN          uint32
+	RouterID     netip.Addr
+	LocalAddress netip.Addr // zero: any
+	IPv4, IPv6   bool       // the families of prefixes that are spoken about
+	Hold         time.Duration
+	RestartTime  time.Duration
+	Restarting   bool // the kernel still holds the routes of the process before us
+}
+
+// From is the address to speak to a peer from; zero: any.
+func (s Self) From(set peer.Settings, to netip.Addr) netip.Addr {
+	for _, a := range []netip.Addr{set.LocalAddress, s.LocalAddress} {
+		if a.IsValid() && a.Is4() == to.Is4() {
+			return a
+		}
+	}
+	return netip.Addr{}
+}
+
+// Peer is a peer at an address.
+func (s Self) Peer(p peer.Peer, addr netip.Addr) *api.Peer {
 	c := &api.Peer{
-		Conf:            &api.PeerConf{NeighborAddress: addr.String(), PeerAsn: p.ASN, LocalAsn: s.cfg.ASN, AuthPassword: p.Password},
+		Conf:            &api.PeerConf{NeighborAddress: addr.String(), PeerAsn: p.ASN, LocalAsn: s.ASN, AuthPassword: p.Password},
 		Transport:       s.transport(p.Settings, addr),
 		Timers:          s.timers(p.Settings),
 		GracefulRestart: s.graceful(p.Settings),
@@ -32,20 +60,17 @@ func (s *Speaker) peerConfig(p Peer, addr netip.Addr) *api.Peer {
 		Bfd:             bfd(p.BFD),
 	}
 	if p.GTSM {
-		c.TtlSecurity = &api.TtlSecurity{Enabled: true, TtlMin: maxTTL}
+		c.TtlSecurity = &api.TtlSecurity{Enabled: true, TtlMin: MaxTTL}
 	} else { // the peer may want GTSM, or be further away
-		c.EbgpMultihop = &api.EbgpMultihop{Enabled: true, MultihopTtl: maxTTL}
+		c.EbgpMultihop = &api.EbgpMultihop{Enabled: true, MultihopTtl: MaxTTL}
 	}
 	return c
 }
 
-func (s *Speaker) listenRanges(ctx context.Context) error {
-	if len(s.cfg.Listen) == 0 {
-		return nil
-	}
-	set := s.cfg.ListenAs
+// Group is the peer group of whoever connects from a listen range.
+func (s Self) Group(set peer.Settings) *api.PeerGroup {
 	g := &api.PeerGroup{
-		Conf:            &api.PeerGroupConf{PeerGroupName: dynamicGroup, PeerAsn: set.ASN, LocalAsn: s.cfg.ASN, AuthPassword: set.Password},
+		Conf:            &api.PeerGroupConf{PeerGroupName: DynamicGroup, PeerAsn: set.ASN, LocalAsn: s.ASN, AuthPassword: set.Password},
 		Transport:       s.transport(set, netip.Addr{}),
 		Timers:          s.timers(set),
 		GracefulRestart: s.graceful(set),
@@ -54,46 +79,35 @@ func (s *Speaker) listenRanges(ctx context.Context) error {
 		Bfd:             bfd(set.BFD),
 	}
 	if set.GTSM {
-		g.TtlSecurity = &api.TtlSecurity{Enabled: true, TtlMin: maxTTL}
+		g.TtlSecurity = &api.TtlSecurity{Enabled: true, TtlMin: MaxTTL}
 	}
-	if err := s.srv.AddPeerGroup(ctx, &api.AddPeerGroupRequest{PeerGroup: g}); err != nil {
-		return fmt.Errorf("add peer group: %w", err)
-	}
-	for _, r := range s.cfg.Listen {
-		err := s.srv.AddDynamicNeighbor(ctx, &api.AddDynamicNeighborRequest{
-			DynamicNeighbor: &api.DynamicNeighbor{Prefix: r.String(), PeerGroup: dynamicGroup},
-		})
-		if err != nil {
-			return fmt.Errorf("add listen range %s: %w", r, err)
-		}
-	}
-	return nil
+	return g
 }
 
 // transport leaves dialling to us.
-func (s *Speaker) transport(set Settings, peer netip.Addr) *api.Transport {
+func (s Self) transport(set peer.Settings, at netip.Addr) *api.Transport {
 	t := &api.Transport{PassiveMode: true}
-	if peer.IsValid() {
-		t.RemotePort = uint32(or(set.Port, Port))
-		if from := s.from(set, peer); from.IsValid() {
+	if at.IsValid() {
+		t.RemotePort = uint32(cmp.Or(set.Port, Port))
+		if from := s.From(set, at); from.IsValid() {
 			t.LocalAddress = from.String()
 		}
 	}
 	return t
 }
 
-func (s *Speaker) timers(set Settings) *api.Timers {
-	hold := uint64(or(set.Hold, s.cfg.Hold) / time.Second)
+func (s Self) timers(set peer.Settings) *api.Timers {
+	hold := uint64(cmp.Or(set.Hold, s.Hold) / time.Second)
 	return &api.Timers{Config: &api.TimersConfig{
 		HoldTime: hold, KeepaliveInterval: max(hold/3, 1), ConnectRetry: 1, IdleHoldTimeAfterReset: 1,
 	}}
 }
 
-func (s *Speaker) reflector(set Settings) *api.RouteReflector {
+func (s Self) reflector(set peer.Settings) *api.RouteReflector {
 	if !set.Reflect {
 		return nil
 	}
-	return &api.RouteReflector{RouteReflectorClient: true, RouteReflectorClusterId: s.cfg.RouterID.String()}
+	return &api.RouteReflector{RouteReflectorClient: true, RouteReflectorClusterId: s.RouterID.String()}
 }
 
 func bfd(interval time.Duration) *api.BfdPeerConfig {
@@ -110,17 +124,17 @@ const deferral = 3 * time.Second
 
 // graceful is RFC 4724 as it stands: a NOTIFICATION ends the session and what was learned by it. With RFC 8538's N bit, a
 // reset by BFD would keep the routes of a node that cannot be reached.
-func (s *Speaker) graceful(set Settings) *api.GracefulRestart {
+func (s Self) graceful(set peer.Settings) *api.GracefulRestart {
 	return &api.GracefulRestart{
 		Enabled:          true,
-		RestartTime:      uint32(s.cfg.RestartTime / time.Second),
+		RestartTime:      uint32(s.RestartTime / time.Second),
 		DeferralTime:     uint32(deferral / time.Second),
-		LocalRestarting:  s.cfg.Restarting,
+		LocalRestarting:  s.Restarting,
 		LonglivedEnabled: set.LongLived > 0,
 	}
 }
 
-func (s *Speaker) families(set Settings) []*api.AfiSafi {
+func (s Self) families(set peer.Settings) []*api.AfiSafi {
 	var out []*api.AfiSafi
 	add := func(on bool, f *api.Family) {
 		if !on {
@@ -140,7 +154,7 @@ func (s *Speaker) families(set Settings) []*api.AfiSafi {
 		}
 		out = append(out, x)
 	}
-	add(s.cfg.IPv4, ipv4Unicast)
-	add(s.cfg.IPv6, ipv6Unicast)
+	add(s.IPv4, ipv4Unicast)
+	add(s.IPv6, ipv6Unicast)
 	return out
 }

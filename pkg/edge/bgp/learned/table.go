@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package bgp
+// Package learned holds what peers have told: the best ways to every prefix, and which of them changed.
+package learned
 
 import (
 	"net/netip"
@@ -34,10 +35,10 @@ func (o *offer) id(i int) uint32 {
 	return o.ids[i]
 }
 
-// table holds the best ways to every prefix. gobgp tells changes only, through a queue without bound; we empty that
+// Table holds the best ways to every prefix. gobgp tells changes only, through a queue without bound; we empty that
 // queue at once into this table, whose size is bounded by the number of prefixes, and a slow reader finds prefixes that
 // changed, not a history.
-type table struct {
+type Table struct {
 	mu      sync.Mutex
 	offers  map[netip.Prefix]*offer
 	dirty   map[netip.Prefix]struct{}
@@ -46,15 +47,17 @@ type table struct {
 	changed chan struct{}
 }
 
-func (t *table) init() {
-	t.offers, t.dirty, t.single = map[netip.Prefix]*offer{}, map[netip.Prefix]struct{}{}, map[route.Via]*offer{}
-	t.count = map[netip.Addr]int{}
-	t.changed = make(chan struct{}, 1)
+// New returns an empty table.
+func New() *Table {
+	return &Table{
+		offers: map[netip.Prefix]*offer{}, dirty: map[netip.Prefix]struct{}{}, single: map[route.Via]*offer{},
+		count: map[netip.Addr]int{}, changed: make(chan struct{}, 1),
+	}
 }
 
-// apply takes over changes and returns a peer that has named more ways than most allows it; 0: no limit. gobgp's own limit
+// Apply takes over changes and returns a peer that has named more ways than most allows it; 0: no limit. gobgp's own limit
 // counts all that a peer sent anew with each message, which makes a large table quadratic.
-func (t *table) apply(paths []*apiutil.Path, most func(peer netip.Addr) uint32) (tooMuch netip.Addr) {
+func (t *Table) Apply(paths []*apiutil.Path, most func(peer netip.Addr) uint32) (tooMuch netip.Addr) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n := len(t.dirty)
@@ -92,13 +95,13 @@ func (t *table) apply(paths []*apiutil.Path, most func(peer netip.Addr) uint32) 
 		}
 	}
 	if len(t.dirty) > n {
-		t.signal()
+		t.Signal()
 	}
 	return tooMuch
 }
 
 // without is o less the way that one peer named under one identifier.
-func (t *table) without(o *offer, peer netip.Addr, id uint32) *offer {
+func (t *Table) without(o *offer, peer netip.Addr, id uint32) *offer {
 	var out *offer
 	for i, v := range o.ways() {
 		if v.Peer != peer || o.id(i) != id {
@@ -108,7 +111,7 @@ func (t *table) without(o *offer, peer netip.Addr, id uint32) *offer {
 	return out
 }
 
-func (t *table) with(o *offer, v route.Via, id uint32) *offer {
+func (t *Table) with(o *offer, v route.Via, id uint32) *offer {
 	if o == nil && id == 0 {
 		one, ok := t.single[v]
 		if !ok {
@@ -130,7 +133,8 @@ func (t *table) with(o *offer, v route.Via, id uint32) *offer {
 	return out
 }
 
-func (t *table) signal() {
+// Signal makes Changed tell, though nothing may have.
+func (t *Table) Signal() {
 	select {
 	case t.changed <- struct{}{}:
 	default:
@@ -141,11 +145,10 @@ func (t *table) signal() {
 const manyDirty = 4096
 
 // Changed tells that Take has something to give. One token stands for any number of changes.
-func (s *Speaker) Changed() <-chan struct{} { return s.learned.changed }
+func (t *Table) Changed() <-chan struct{} { return t.changed }
 
 // Take returns every prefix that changed since the last call; no way means that the prefix is gone.
-func (s *Speaker) Take() []route.Learned {
-	t := &s.learned
+func (t *Table) Take() []route.Learned {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	out := make([]route.Learned, 0, len(t.dirty))
@@ -159,9 +162,8 @@ func (s *Speaker) Take() []route.Learned {
 	return out
 }
 
-// Learned returns all prefixes.
-func (s *Speaker) Learned() []route.Learned {
-	t := &s.learned
+// All returns all prefixes.
+func (t *Table) All() []route.Learned {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	out := make([]route.Learned, 0, len(t.offers))

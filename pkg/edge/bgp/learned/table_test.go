@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package bgp
+package learned
 
 import (
 	"net/netip"
@@ -8,6 +8,11 @@ import (
 
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
+)
+
+var (
+	pfx  = netip.MustParsePrefix
+	addr = netip.MustParseAddr
 )
 
 // told is what gobgp tells of one way to a prefix.
@@ -28,31 +33,29 @@ func told(t testing.TB, prefix netip.Prefix, peer, nexthop string, withdrawn boo
 
 // gobgp's queue has no bound. A reader that sleeps while 1,000 prefixes flap 100 times finds 1,000 changes, and holds no more.
 func TestASlowReaderFindsPrefixesNotHistory(t *testing.T) {
-	s := &Speaker{}
-	s.learned.init()
+	s := New()
 	const prefixes, flaps = 1000, 100
 	nobody := func(netip.Addr) uint32 { return 0 }
 	for flap := range 2*flaps + 1 {
 		for i := range prefixes {
 			p := netip.PrefixFrom(netip.AddrFrom4([4]byte{20, byte(i >> 8), byte(i), 0}), 24)
-			s.learned.apply([]*apiutil.Path{told(t, p, "10.20.30.1", "10.20.30.1", flap%2 == 1)}, nobody)
+			s.Apply([]*apiutil.Path{told(t, p, "10.20.30.1", "10.20.30.1", flap%2 == 1)}, nobody)
 		}
 	}
-	if n := len(s.learned.dirty); n != prefixes {
+	if n := len(s.dirty); n != prefixes {
 		t.Errorf("%d changes wait, want one per prefix", n)
 	}
 	got := s.Take()
 	if len(got) != prefixes || len(got[0].Via) != 1 || len(s.Take()) != 0 {
 		t.Errorf("taken %d, ways %v", len(got), got[0].Via)
 	}
-	if len(s.learned.single) != 1 {
-		t.Errorf("%d offers for one next hop", len(s.learned.single))
+	if len(s.single) != 1 {
+		t.Errorf("%d offers for one next hop", len(s.single))
 	}
 }
 
 func TestWaysOfSeveralPeers(t *testing.T) {
-	var table table
-	table.init()
+	table := New()
 	p := netip.MustParsePrefix("10.10.20.0/24")
 	nobody := func(netip.Addr) uint32 { return 0 }
 	for _, step := range []struct {
@@ -63,7 +66,7 @@ func TestWaysOfSeveralPeers(t *testing.T) {
 		{"10.20.30.1", false, 1}, {"10.20.30.2", false, 2}, {"10.20.30.1", false, 2}, {"10.20.30.1", true, 1}, {"10.20.30.1", true, 1},
 		{"10.20.30.2", true, 0}, {"10.20.30.2", true, 0},
 	} {
-		table.apply([]*apiutil.Path{told(t, p, step.peer, step.peer, step.withdrawn)}, nobody)
+		table.Apply([]*apiutil.Path{told(t, p, step.peer, step.peer, step.withdrawn)}, nobody)
 		if got := len(table.offers[p].ways()); got != step.want {
 			t.Errorf("after %+v: %d ways", step, got)
 		}
@@ -81,9 +84,8 @@ func BenchmarkTable(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		s := &Speaker{}
-		s.learned.init()
-		s.learned.apply(paths, nobody)
+		s := New()
+		s.Apply(paths, nobody)
 		s.Take()
 	}
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package bgp
+package peer
 
 import (
 	"fmt"
@@ -17,6 +17,9 @@ type Community struct {
 
 // String is what ParseCommunity reads.
 func (c Community) String() string { return c.text }
+
+// Large reports that it is a large one.
+func (c Community) Large() bool { return c.large }
 
 // wellKnown are the communities that have names: RFC 1997, 3765, 7999, 8326 and 9494.
 var wellKnown = map[string]string{

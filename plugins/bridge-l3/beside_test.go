@@ -69,6 +69,10 @@ func TestALinkOfAnotherNetworkStays(t *testing.T) {
 	again := &pod{id: "a", ns: nstest.New(t)}
 	o.refused("ADD", again, 102, "container a has an interface eth0 of another network")
 	l.must("CHECK", p)
+	nstest.Run(t, l.node, "ip", "link", "set", attach.PortName("a", "eth0"), "down")
+	o.hostLocals(filepath.Join(l.leases, "other/by-owner"), map[string]string{"a@eth0": `{"containerID":"a","ifname":"eth0"}`}) // an ADD that was killed
+	o.refused("ADD", again, 102, "container a has an interface eth0 of another network")
+	nstest.Run(t, l.node, "ip", "link", "set", attach.PortName("a", "eth0"), "up")
 	again.ns = p.ns
 	o.must("DEL", again)
 	o.must("GC", &pod{id: "x", extra: `"cni.dev/valid-attachments":[]`})
@@ -123,6 +127,16 @@ func TestABridgeThatIsNoGatewayTakesNoRoutes(t *testing.T) {
 		nstest.Sh(t, l.node, "echo 1 >/proc/sys/net/ipv6/conf/docker0/accept_ra")
 		l.refused("CHECK", p, 100, "net/ipv6/conf/docker0/accept_ra is 1, want 0")
 		l.must("DEL", p)
+	}
+}
+
+// TestABridgeTakesNoRoutesFromTheMomentItIsUp: this ADD is refused behind that.
+func TestABridgeTakesNoRoutesFromTheMomentItIsUp(t *testing.T) {
+	l := newLab(t, subnet4)
+	nstest.Sh(t, l.node, "echo 2 >/proc/sys/net/ipv6/conf/default/accept_ra; ip link add docker0 type bridge; ip addr add 172.17.0.1/16 dev docker0")
+	l.refused("ADD", l.pod("a"), 102, "bridge docker0 has address 172.17.0.1/16")
+	if out := nstest.Sh(t, l.node, "cat /proc/sys/net/ipv6/conf/docker0/accept_ra"); out != "0\n" {
+		t.Errorf("accept_ra is %s", out)
 	}
 }
 
@@ -181,11 +195,13 @@ func TestTwoAddressesOfOneSubnet(t *testing.T) {
 
 func TestLongContainerIDs(t *testing.T) {
 	l := newLab(t, subnet4)
-	p := l.pod(strings.Repeat("f", 250))
-	l.add(p)
-	l.must("CHECK", p)
-	l.must("DEL", p)
-	p = l.pod(strings.Repeat("f", 251))
+	for _, n := range []int{238, 239, 250} { // an alias of 254 letters, of more, the longest id
+		p := l.pod(strings.Repeat("f", n))
+		l.add(p)
+		l.must("CHECK", p)
+		l.must("DEL", p)
+	}
+	p := l.pod(strings.Repeat("f", 251))
 	l.refused("ADD", p, 4, "CNI_CONTAINERID: ")
 	p.args = "what;ever"
 	l.must("DEL", p)

@@ -170,7 +170,7 @@ func TestSource(t *testing.T) {
 	})
 	t.Run("headless services and those of another proxy are none of ours", func(t *testing.T) {
 		c.service(t, "h-headless", core.ClusterIPNone, "10.10.10.2")
-		s := &core.Service{ObjectMeta: meta.ObjectMeta{Name: "h-theirs", Labels: map[string]string{"service.kubernetes.io/service-proxy-name": "x"}}, Spec: core.ServiceSpec{Ports: []core.ServicePort{{Port: 80}}}}
+		s := &core.Service{ObjectMeta: meta.ObjectMeta{Name: "h-theirs", Labels: map[string]string{"service.kubernetes.io/service-proxy-name": "x"}}, Spec: core.ServiceSpec{ClusterIP: "10.100.3.4", Ports: []core.ServicePort{{Port: 80}}}}
 		_, err := c.admin.CoreV1().Services("default").Create(t.Context(), s, meta.CreateOptions{})
 		must(t, err)
 		c.service(t, "h-ours", "10.100.3.3", "10.10.10.2")

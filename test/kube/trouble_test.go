@@ -94,6 +94,7 @@ func drain(t *testing.T, c *cluster) {
 	c.steady(t, "a drain", func() {
 		c.kubectl(t, "patch", "deployment/web", "--type=json", `--patch=[{"op":"remove","path":"/spec/template/spec/topologySpreadConstraints"}]`)
 		c.kubectl(t, "rollout", "status", "deployment/web", "--timeout=3m")
+		c.kubectl(t, "cordon", n.Name) // the scheduler is to know of it before the first pod has to go
 		c.kubectl(t, "drain", n.Name, "--ignore-daemonsets", "--force", "--timeout=2m")
 		c.kubectl(t, "rollout", "status", "deployment/web", "--timeout=3m")
 	})

@@ -159,6 +159,7 @@ func TestCluster(t *testing.T) {
 	t.Run("kinds of services", func(t *testing.T) { kinds(t, c) })
 	t.Run("hostPort", func(t *testing.T) { hostPort(t, c) })
 	t.Run("what the cluster is told", func(t *testing.T) { told(t, c) })
+	t.Run("what l3ctl tells of all nodes", func(t *testing.T) { all(t, c) })
 	t.Run("rolling update", func(t *testing.T) {
 		c.steady(t, "the rolling update", func() {
 			c.kubectl(t, "rollout", "restart", "deployment/web")

@@ -58,6 +58,8 @@ func TestSameAsTheReferencePlugins(t *testing.T) {
 			map[string]string{"pod routes": gatewayOn, "result routes": gatewayOn}, nil},
 		{"IPv6 alone, in a range of its own", gw + local(`"ranges":[[{"subnet":"fd00:88:1::/64","rangeStart":"fd00:88:1::70","rangeEnd":"fd00:88:1::7f","gateway":"fd00:88:1::fe"}]],"routes":[{"dst":"::/0"}]`), "", nil, nil},
 		{"a range of two subnets", gw + local(`"ranges":[[{"subnet":"10.88.1.0/24","rangeStart":"10.88.1.20","rangeEnd":"10.88.1.20"},{"subnet":"10.88.2.0/24"}]],"routes":[{"dst":"0.0.0.0/0"}]`), "", nil, nil},
+		{"two ranges of one subnet, each with its gateway", gw + `"args":{"cni":{"ips":["10.88.1.35"]}},` + local(`"ranges":[[{"subnet":"10.88.1.0/24","rangeStart":"10.88.1.20","rangeEnd":"10.88.1.29"},{"subnet":"10.88.1.0/24","rangeStart":"10.88.1.30","rangeEnd":"10.88.1.39","gateway":"10.88.1.3"}]],"routes":[{"dst":"0.0.0.0/0"}]`), "", nil, nil},
+		{"an address of each of two ranges of one subnet", gw + local(`"ranges":[[{"subnet":"10.88.1.0/24","rangeEnd":"10.88.1.19"}],[{"subnet":"10.88.1.0/24","rangeStart":"10.88.1.20"}]],"routes":[{"dst":"0.0.0.0/0"}]`), "", nil, nil},
 		{"a default gateway", `"isDefaultGateway":true,"hairpinMode":true,` + local(`"subnet":"10.88.1.0/24"`), "", nil, nil},
 		{"a default gateway, both families", `"isDefaultGateway":true,"hairpinMode":true,` + local(`"ranges":[[{"subnet":"10.88.1.0/24"}],[{"subnet":"fd00:88:1::/64"}]]`), "", nil, nil},
 		{"nothing said", local(`"subnet":"10.88.1.0/24","routes":[{"dst":"0.0.0.0/0"}]`), "", map[string]string{"bridge addresses": gatewayOn, "forwarding": gatewayOn, "port hairpin": hairpinOn}, nil},

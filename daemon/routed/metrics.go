@@ -157,22 +157,38 @@ func profiles(mux *http.ServeMux) {
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 }
 
-// serveMetrics answers over TCP where that is configured.
+// serveMetrics answers over TCP where that is configured. Nobody's routes hang on it: a port that is taken is tried again.
 func (d *wiring) serveMetrics(ctx context.Context) error {
 	addr := d.conf.Load().metrics
 	if addr == "" {
 		return nil
 	}
-	l, err := net.Listen("tcp", addr)
-	if err != nil {
-		return fmt.Errorf("serve metrics: %w", err)
-	}
 	mux := http.NewServeMux()
 	d.observe(mux)
-	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second}
+	for told := ""; ; {
+		err := serveTCP(ctx, addr, mux)
+		if err == nil {
+			return nil
+		}
+		if err.Error() != told {
+			told = err.Error()
+			d.log.Warn("cannot serve metrics over TCP, trying again", "problem", err)
+		}
+		if !sleep(ctx, time.Second) {
+			return nil
+		}
+	}
+}
+
+func serveTCP(ctx context.Context, addr string, h http.Handler) error {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second}
 	defer context.AfterFunc(ctx, func() { _ = srv.Close() })()
 	if err := srv.Serve(l); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve metrics: %w", err)
+		return err
 	}
 	return nil
 }

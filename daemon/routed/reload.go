@@ -26,8 +26,8 @@ func (d *wiring) followConfig(ctx context.Context) error {
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
 	changed, stop, err := watchFile(d.flags.conf)
-	if err != nil {
-		return err
+	if err != nil { // the kernel's limits, or a directory that has gone: SIGHUP is left
+		d.log.Warn("changes of the configuration are taken over on SIGHUP only", "problem", err)
 	}
 	defer stop()
 	for {
@@ -50,17 +50,17 @@ func (d *wiring) followConfig(ctx context.Context) error {
 
 // watchFile tells when anything happens in the file's directory: editors and ConfigMaps replace files by renaming.
 func watchFile(path string) (<-chan struct{}, func(), error) {
-	changed := make(chan struct{}, 1)
+	changed, nothing := make(chan struct{}, 1), func() {}
 	if path == "" {
-		return changed, func() {}, nil
+		return changed, nothing, nil
 	}
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
-		return nil, nil, fmt.Errorf("watch configuration: %w", err)
+		return nil, nothing, fmt.Errorf("watch configuration: %w", err)
 	}
 	if err := w.Add(filepath.Dir(path)); err != nil {
 		_ = w.Close()
-		return nil, nil, fmt.Errorf("watch configuration: %w", err)
+		return nil, nothing, fmt.Errorf("watch configuration: %w", err)
 	}
 	go func() { // ends with Close
 		for {

@@ -27,8 +27,11 @@ func (d *wiring) awaitEnd(ctx context.Context) error {
 		if sig == syscall.SIGUSR2 || sig == syscall.SIGTERM && d.conf.Load().keep {
 			d.log.Info("handing over: peers and kernel keep our routes")
 			d.handOver()
-		} else if _, stage := d.vips.now(); stage != route.Serving {
-			d.because("drained, and routed has been stopped")
+		} else {
+			d.leaving.Store(true)
+			if _, stage := d.vips.now(); stage != route.Serving {
+				d.because("drained, and routed has been stopped")
+			}
 		}
 		d.stop()
 		return nil

@@ -56,7 +56,7 @@ func daemon(ctx context.Context, f *flags, cfg config, log *slog.Logger) error {
 	ctx, d.stop = context.WithCancel(ctx)
 	defer d.stop()
 	d.tellManager(systemd.Ready, systemd.Status("starting"))
-	return together(ctx, append(follow,
+	return d.together(ctx, append(follow,
 		task.Task{Name: "signals", Run: d.awaitEnd},
 		task.Task{Name: "watchdog", Run: d.watchdog},
 		task.Task{Name: "control", Run: func(ctx context.Context) error { return serve(ctx, socket, d) }},
@@ -66,8 +66,18 @@ func daemon(ctx context.Context, f *flags, cfg config, log *slog.Logger) error {
 	)...)
 }
 
-// together runs tasks side by side. Of a failure that ends them all main tells, once.
-func together(ctx context.Context, tasks ...task.Task) error {
+// together runs tasks side by side. A failure ends them all; main tells of it, once. It is no wish to leave the fabric: peers
+// and kernel keep everything for the next process.
+func (d *wiring) together(ctx context.Context, tasks ...task.Task) error {
+	for i, t := range tasks {
+		tasks[i].Run = func(ctx context.Context) error {
+			err := t.Run(ctx)
+			if err != nil && !d.leaving.Load() {
+				d.handOver()
+			}
+			return err
+		}
+	}
 	return task.Run(ctx, slog.New(slog.DiscardHandler), tasks...)
 }
 
@@ -81,10 +91,10 @@ type wiring struct {
 	table   *fib.Table
 	state   *state
 	stop    context.CancelFunc // ends everything
-	// handedOver says that peers and kernel keep everything after the end.
-	handedOver atomic.Bool
-	id         identity
-	vips       vips
+	// leaving says that somebody asked us to leave the fabric; handedOver, that peers and kernel keep everything after the end.
+	leaving, handedOver atomic.Bool
+	id                  identity
+	vips                vips
 
 	known       sync.Once
 	isKnown     chan struct{} // closed when the cluster has said who this node is
@@ -99,8 +109,21 @@ type wiring struct {
 	loop     *loop.Loop
 }
 
-// run finds out who this node is, and then runs the speaker, the kernel's routes and the watch on it side by side.
+// run routes until ctx ends. Whoever was asked to leave leaves no route behind, not even an earlier process's.
 func (d *wiring) run(ctx context.Context, watch *fib.Watch) error {
+	err := d.routing(ctx, watch)
+	if !d.leaving.Load() {
+		return err
+	}
+	err = errors.Join(err, router.New(router.Options{Kernel: d.table, Log: d.log}).Flush())
+	if err == nil {
+		d.log.Info("stopped: sessions closed, routes removed")
+	}
+	return err
+}
+
+// routing finds out who this node is, and then runs the speaker, the kernel's routes and the watch on it side by side.
+func (d *wiring) routing(ctx context.Context, watch *fib.Watch) error {
 	if !d.awaitMember(ctx) {
 		return watch.Close()
 	}
@@ -117,7 +140,7 @@ func (d *wiring) run(ctx context.Context, watch *fib.Watch) error {
 		return err
 	}
 	d.publish()
-	err = together(ctx,
+	return d.together(ctx,
 		task.Task{Name: "speaker", Run: d.speaker.Run},
 		task.Task{Name: "routes", Run: d.keepRoutes},
 		task.Task{Name: "watch", Run: func(ctx context.Context) error {
@@ -125,11 +148,6 @@ func (d *wiring) run(ctx context.Context, watch *fib.Watch) error {
 		}},
 		task.Task{Name: "portals", Run: d.followPortald},
 	)
-	if ctx.Err() == nil || d.handedOver.Load() { // a failing process leaves everything to its successor, too
-		return err
-	}
-	d.log.Info("stopped: sessions closed, routes removed")
-	return errors.Join(err, d.router.Flush())
 }
 
 // assemble makes the parts.
@@ -195,7 +213,7 @@ func (d *wiring) keepRoutes(ctx context.Context) error {
 		return nil
 	case <-d.speaker.Started():
 	}
-	return together(ctx,
+	return d.together(ctx,
 		task.Task{Name: "loop", Run: d.loop.Run},
 		task.Task{Name: "changes", Run: d.followSpeaker},
 	)

@@ -71,6 +71,9 @@ func TestWhois(t *testing.T) {
 	w[0].Pods[0].HostPorts = []view.HostPort{{Protocol: "tcp", Port: 8088, To: 8080}}
 	w[0].Leases = []view.Lease{{Network: "l3edge", Addr: addr("10.10.10.8"), Container: "x", Pod: "default/older"}, {Network: "l3edge", Addr: addr("10.10.10.9"), Container: "y"}}
 	w[0].Portald.Portals = slices.Clone(w[0].Portald.Portals)
+	w[0].Portald.Portals = append(w[0].Portald.Portals, view.Portal{
+		VIP: addr("10.20.30.62"), Protocol: "TCP", Port: 30080, Service: "default/webfrontend", Kind: "NodePort", Mode: "userspace", ProxyPort: 39771,
+	})
 	w[0].Portald.Portals[0].Traffic = &traffic.Stats{Accepted: 9, Active: 2, BytesIn: 100, BytesOut: 2000, Retries: 3, Failed: 1,
 		Endpoints: []traffic.Endpoint{{Addr: at("10.10.30.2:8080"), State: traffic.Resting, Active: 2}}}
 	for _, row := range []struct {
@@ -84,6 +87,7 @@ func TestWhois(t *testing.T) {
 		{"an endpoint that rests", "10.100.87.105:80", IsVIP, "", "endpoint: 10.10.30.2:8080, pod web-kubminion3 on kubminion3, resting, 2 open"},
 		{"a lease without a pod's name", "10.10.10.9:0", IsDeadPod, "10.10.10.9 was leased to container y, which is gone", ""},
 		{"its proxy port", "10.20.30.62:39770", IsProxy, "port 39770 of kubminion1 is portald's for webfrontend TCP 10.100.87.105:80", "--dport 80 -j REDIRECT --to-ports 39770"},
+		{"a service's port of the node", "10.20.30.62:30080", IsVIP, "", "iptables -t nat -A KUBE-NODEPORT-CONTAINER -d 10.20.30.62/32 -p tcp --dport 30080 -j REDIRECT --to-ports 39771"},
 		{"a host port", "10.20.30.62:8088", IsHostPort, "port 8088 of kubminion1 is published for pod web-kubminion1, port 8080", "host ports: tcp 8088 -> 8080"},
 		{"a pod", "10.10.30.2:0", IsPod, "10.10.30.2 is pod web-kubminion3 on kubminion3", "shares its namespace: pause (pid 7), web8080 (pid 8)"},
 		{"a dead pod", "10.10.10.7:0", IsDeadPod, "10.10.10.7 was pod old on kubminion1, which is gone", "node: kubminion1"},

@@ -142,10 +142,14 @@ func (w World) vip(h view.Host, p view.Portal) Answer {
 	x := Answer{Kind: IsVIP, Title: fmt.Sprintf("%s is service %s, port %d", p.VIP, p.Name(), p.Port), Facts: []string{"mode: " + p.Mode}}
 	dial := fmt.Sprintf("-d %s/32 -p %s --dport %d", p.VIP, strings.ToLower(p.Protocol), p.Port)
 	if p.Mode == "userspace" {
+		container, host := mark.ChainPortalsContainer, mark.ChainPortalsHost
+		if p.Kind == "NodePort" {
+			container, host = mark.ChainNodePortContainer, mark.ChainNodePortHost
+		}
 		x.Facts = append(x.Facts,
 			fmt.Sprintf("proxy port: %d on %s", p.ProxyPort, h.Name),
-			fmt.Sprintf("rule: iptables -t nat -A %s %s -j REDIRECT --to-ports %d (from pods)", mark.ChainPortalsContainer, dial, p.ProxyPort),
-			fmt.Sprintf("rule: iptables -t nat -A %s %s -j DNAT to port %d (from the node)", mark.ChainPortalsHost, dial, p.ProxyPort))
+			fmt.Sprintf("rule: iptables -t nat -A %s %s -j REDIRECT --to-ports %d (from pods)", container, dial, p.ProxyPort),
+			fmt.Sprintf("rule: iptables -t nat -A %s %s -j DNAT to port %d (from the node)", host, dial, p.ProxyPort))
 	} else {
 		x.Facts = append(x.Facts, fmt.Sprintf("rule: nft get element ip %s svc { %s . %s . %d }", mark.TableServices, p.VIP, strings.ToLower(p.Protocol), p.Port),
 			fmt.Sprintf("connections: conntrack -L -d %s -p %s --orig-port-dst %d", p.VIP, strings.ToLower(p.Protocol), p.Port))

@@ -53,7 +53,7 @@ func TestAStopBeforeTheNetworkIsThere(t *testing.T) {
 		with syscall.Signal
 		stay bool
 	}{{syscall.SIGUSR2, true}, {syscall.SIGTERM, false}} {
-		n.sh(t, "ip route replace unreachable 10.10.30.0/24 metric 103 proto 103")
+		n.sh(t, "ip route replace unreachable 10.10.30.0/24 metric 2147483647 proto 103")
 		n.routed(t, "--peer=10.20.30.1", "--pod-subnet=10.10.10.0/24")
 		within(t, promised, "waits", func() bool { return n.status(t).Waiting != "" })
 		n.signal(t, end.with)

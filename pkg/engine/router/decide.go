@@ -39,14 +39,24 @@ func (r *Router) decideAll(pol route.Policy, intents []route.Intent, changed []r
 			delete(r.desired, p)
 		}
 	}
-	if r.desired == nil {
+	anew := r.desired == nil
+	if anew {
 		r.desired = route.FIB{}
 	}
 	maps.Copy(r.desired, d.FIB)
 	r.decision = d
 	r.decision.FIB = nil
 	r.decideSome(pol, changed)
-	r.decideSome(pol, r.o.Speaker.Learned())
+	all := r.o.Speaker.Learned()
+	if anew { // a withdrawal may have been missed
+		known := make(map[netip.Prefix]bool, len(all))
+		for _, l := range all {
+			known[l.Prefix] = true
+		}
+		maps.DeleteFunc(r.refused, func(p netip.Prefix, _ []route.Refused) bool { return !known[p] })
+		maps.DeleteFunc(r.waits, func(p netip.Prefix, _ bool) bool { return !known[p] })
+	}
+	r.decideSome(pol, all)
 }
 
 func (r *Router) decideSome(pol route.Policy, changed []route.Learned) {
@@ -54,6 +64,11 @@ func (r *Router) decideSome(pol route.Policy, changed []route.Learned) {
 	for _, l := range changed {
 		p := l.Prefix
 		entry, refused := route.Choose(pol, r.resolver, l)
+		if r.wait(pol, l, refused) {
+			r.waits[p] = true
+		} else if len(r.waits) > 0 {
+			delete(r.waits, p)
+		}
 		if len(refused) > 0 {
 			fresh = append(fresh, unknown(r.refused[p], refused)...)
 			r.refused[p] = refused
@@ -72,14 +87,20 @@ func (r *Router) decideSome(pol route.Policy, changed []route.Learned) {
 	r.tellRefused(fresh)
 }
 
+// wait reports that a refused prefix may be usable once a link is there: that of a link-local next hop.
+func (r *Router) wait(pol route.Policy, l route.Learned, refused []route.Refused) bool {
+	return len(refused) > 0 && pol.Refuses(l.Prefix) == "" &&
+		slices.ContainsFunc(l.Via, func(v route.Via) bool { return v.NextHop.Zone()+v.Peer.Zone() != "" })
+}
+
 // sweep ends the protection of what an earlier process left, once all peers have told everything or time is up.
-func (r *Router) sweep() bool {
-	if r.swept || !r.o.Speaker.Synced() && time.Since(r.started) < r.o.SweepAfter {
+func (r *Router) sweep(synced bool) bool {
+	if r.swept || !synced && time.Since(r.started) < r.o.SweepAfter {
 		return false
 	}
 	r.swept = true
 	if n := len(r.stale); n > 0 {
-		r.o.Log.Info("stale routes swept", "count", n, "synced", r.o.Speaker.Synced())
+		r.o.Log.Info("stale routes swept", "count", n, "synced", synced)
 	}
 	r.stale = nil
 	return true
@@ -107,7 +128,7 @@ func (r *Router) planFor(n news) route.Plan {
 	for _, l := range n.changed {
 		plan = route.Step(plan, l.Prefix, r.desired, r.actual)
 	}
-	for _, p := range n.gone {
+	for _, p := range append(n.gone, r.again()...) {
 		if !slices.ContainsFunc(plan, func(c route.Change) bool { return c.Prefix == p }) {
 			plan = route.Step(plan, p, r.desired, r.actual)
 		}

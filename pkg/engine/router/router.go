@@ -6,7 +6,6 @@ package router
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -70,6 +69,12 @@ type Router struct {
 	stale    map[netip.Prefix]bool // left by an earlier process and not learned again yet
 	swept    bool
 	refused  map[netip.Prefix][]route.Refused
+	waits    map[netip.Prefix]bool // those of refused that a link to come may change
+	failed   map[netip.Prefix]*failure
+	pause    time.Duration // before what failed is tried again
+	retry    time.Time
+	taken    []netip.Prefix // routes that others removed and nobody was told of yet
+	told     time.Time      // when the last of these were
 	rounds   Rounds
 	decision route.Decision // announcements and what is held; FIB and Refused are kept by prefix above
 }
@@ -78,6 +83,7 @@ type Router struct {
 type news struct {
 	topology bool           // links, addresses or gateways may have changed
 	reread   bool           // the kernel's routes may have changed
+	synced   bool           // all that the peers know is in changed or was before
 	decide   bool           // policy, intents or, as look finds, what the node is connected to changed
 	gone     []netip.Prefix // routes that somebody removed
 	links    []int          // links whose routes may have gone
@@ -85,16 +91,16 @@ type news struct {
 	changed  []route.Learned
 }
 
-// some is how many lines of one kind a round logs one by one; more are told as a number.
-const some = 16
-
 // trust is how long the picture of the kernel is believed, and what was decided: a round later than that reads everything
 // anew, whatever was heard.
 const trust = 30 * time.Second
 
 // New returns a Router that has done nothing yet.
 func New(o Options) *Router {
-	r := &Router{o: o, started: time.Now(), refused: map[netip.Prefix][]route.Refused{}, lost: map[netip.Addr]time.Time{}}
+	r := &Router{
+		o: o, started: time.Now(), lost: map[netip.Addr]time.Time{}, refused: map[netip.Prefix][]route.Refused{},
+		waits: map[netip.Prefix]bool{}, failed: map[netip.Prefix]*failure{},
+	}
 	r.news.reread, r.news.topology = true, true
 	return r
 }
@@ -116,14 +122,17 @@ func (r *Router) Gone(prefix netip.Prefix) {
 	r.hear(func() { r.news.gone = append(r.news.gone, prefix) })
 }
 
-// SetIntents replaces what the node would announce.
+// SetIntents replaces what the node would announce. The same again is no news: it is asked after with every pod's link.
 func (r *Router) SetIntents(in []route.Intent) {
-	r.hear(func() { r.o.Intents, r.news.decide = in, true })
+	r.hear(func() {
+		r.news.decide = r.news.decide || !slices.Equal(r.o.Intents, in)
+		r.o.Intents = in
+	})
 }
 
 // SetPolicy replaces what may be learned.
 func (r *Router) SetPolicy(p route.Policy) {
-	r.hear(func() { r.o.Policy, r.news.decide = p, true })
+	r.hear(func() { r.o.Policy, r.news.decide, r.news.topology = p, true, true })
 }
 
 func (r *Router) hear(f func()) {
@@ -133,7 +142,7 @@ func (r *Router) hear(f func()) {
 }
 
 // Sync does one round: it brings kernel and speaker to what is wanted now. Every so often (trust) it reads everything
-// anew. Changes that the kernel refused are an error; the others took effect, and the next round tries again.
+// anew. Changes that the kernel refused are no error: the others took effect, and these are tried again after a while.
 func (r *Router) Sync(ctx context.Context) error {
 	if ctx.Err() != nil { // sessions that end with the process are no news
 		return nil
@@ -147,15 +156,22 @@ func (r *Router) Sync(ctx context.Context) error {
 	began := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	err := r.lose(&n) // first: every millisecond loses packets
+	err := r.lose(&n)               // first: every millisecond loses packets
+	n.synced = r.o.Speaker.Synced() // before Take: a table that ends in between is not swept before it is heard
 	n.changed = r.o.Speaker.Take()
 	if began.Sub(r.read) > trust {
 		n.topology, n.reread, n.decide = true, true, true
 	}
 	r.damp(&n)
 	if err == nil {
-		err = r.round(n, policy, intents)
+		err = r.look(&n, policy)
 	}
+	if err == nil {
+		err = r.round(n, policy, intents)
+	} else {
+		r.desired = nil // what changed is forgotten with this round: begin from nothing
+	}
+	r.tellTaken()
 	r.rounds.Spent += time.Since(began)
 	if err != nil {
 		r.rounds.Failed++
@@ -166,29 +182,14 @@ func (r *Router) Sync(ctx context.Context) error {
 	return nil
 }
 
-// tellEach logs a line per prefix, or one for all when they are many.
-func (r *Router) tellEach(level slog.Level, msg string, prefixes []netip.Prefix) {
-	if len(prefixes) > some {
-		r.o.Log.Log(context.Background(), level, msg, "prefix", prefixes[0], "count", len(prefixes))
-		return
-	}
-	for _, p := range prefixes {
-		r.o.Log.Log(context.Background(), level, msg, "prefix", p)
-	}
-}
-
 func (r *Router) round(n news, pol route.Policy, intents []route.Intent) error {
-	if err := r.look(&n); err != nil {
-		r.desired = nil // what changed is forgotten with this round: begin from nothing
-		return err
-	}
 	if n.decide {
 		r.decideAll(pol, intents, n.changed)
 	} else {
 		r.decideSome(pol, n.changed)
 	}
 	var plan route.Plan
-	if swept := r.sweep(); swept || n.decide || n.reread {
+	if swept := r.sweep(n.synced); swept || n.decide || n.reread {
 		plan = route.Diff(r.wanted(), r.actual)
 	} else {
 		plan = r.planFor(n)
@@ -198,19 +199,16 @@ func (r *Router) round(n news, pol route.Policy, intents []route.Intent) error {
 		return err
 	}
 	r.done(plan, failures)
+	r.remember(plan, failures)
 	if n.decide {
-		if err := r.o.Speaker.Announce(r.decision.Announce); err != nil {
-			return err
-		}
-	}
-	if len(failures) > 0 {
-		return fmt.Errorf("the kernel refused %d of %d changes, the first: %w", len(failures), len(plan), failures[0])
+		return r.o.Speaker.Announce(r.decision.Announce)
 	}
 	return nil
 }
 
 // look takes over what was heard, and reads what the kernel holds and is connected to.
-func (r *Router) look(n *news) (err error) {
+func (r *Router) look(n *news, pol route.Policy) (err error) {
+	had := entries(r.actual, n.gone)
 	n.reread = n.reread || r.actual == nil || uses(r.actual, n.links)
 	if n.reread {
 		first := r.actual == nil
@@ -226,10 +224,11 @@ func (r *Router) look(n *news) (err error) {
 		}
 	}
 	if n.topology {
-		if err := r.lookAround(n); err != nil {
+		if err := r.lookAround(n, pol.Own); err != nil {
 			return err
 		}
 	}
+	r.taken = append(r.taken, r.byOthers(had, n.links)...)
 	for _, p := range n.gone {
 		delete(r.actual, p)
 	}
@@ -254,19 +253,31 @@ func uses(table route.FIB, links []int) bool {
 
 // lookAround reads what the node is connected to. Only a change of it is a reason to decide anew: a pod's link comes
 // and goes more often than any that routes go through.
-func (r *Router) lookAround(n *news) error {
+func (r *Router) lookAround(n *news, own []netip.Prefix) error {
 	topo, err := r.o.Kernel.Topology()
 	if err != nil {
 		return err
 	}
+	topo = withoutPods(topo, own)
 	topo.Lost = slices.SortedFunc(maps.Keys(r.lost), netip.Addr.Compare)
 	if r.resolver != nil && topo.Equal(r.topo) {
 		return nil
 	}
-	n.decide = n.decide || r.resolver == nil || !topo.Extends(r.less(topo)) || len(r.refused) > 0
+	n.decide = n.decide || r.resolver == nil || !topo.Extends(r.less(topo)) || len(r.waits) > 0
 	r.topo, r.resolver = topo, route.NewResolver(topo)
 	r.o.Speaker.Reachable(topo.Reaches)
 	return nil
+}
+
+// withoutPods leaves out that single pods are connected, each by a link of its own: no next hop is one of them.
+func withoutPods(t route.Topology, own []netip.Prefix) route.Topology {
+	t.OnLink = slices.DeleteFunc(slices.Clone(t.OnLink), func(l route.OnLink) bool {
+		return l.Prefix.IsSingleIP() && slices.ContainsFunc(own, func(o netip.Prefix) bool { return o.Contains(l.Prefix.Addr()) })
+	})
+	t.Self = slices.Clone(t.Self) // the gateway's address may be on each of these links
+	slices.SortFunc(t.Self, netip.Addr.Compare)
+	t.Self = slices.Compact(t.Self)
+	return t
 }
 
 // less is what the node was connected to without the links that are gone and that nothing goes through.
@@ -313,21 +324,6 @@ func (r *Router) done(plan route.Plan, failures []route.Failure) {
 	}
 	if len(plan) > some {
 		r.o.Log.Info("routes changed", "added", added, "replaced", replaced, "removed", removed, "total", len(r.actual))
-	}
-}
-
-// unknown returns the refusals that are not in before.
-func unknown(before, now []route.Refused) []route.Refused {
-	return slices.DeleteFunc(slices.Clone(now), func(x route.Refused) bool { return slices.Contains(before, x) })
-}
-
-func (r *Router) tellRefused(fresh []route.Refused) {
-	if len(fresh) > some {
-		r.o.Log.Warn("routes refused", "count", len(fresh), "prefix", fresh[0].Prefix, "peer", fresh[0].Peer, "reason", fresh[0].Reason)
-		return
-	}
-	for _, x := range fresh {
-		r.o.Log.Warn("route refused", "prefix", x.Prefix, "peer", x.Peer, "reason", x.Reason)
 	}
 }
 

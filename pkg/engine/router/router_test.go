@@ -29,8 +29,9 @@ type speaker struct {
 	learned   map[netip.Prefix][]route.Via
 	dirty     map[netip.Prefix]bool
 	synced    bool
-	reaches   bool // the peer, as we were told
-	asked     int  // for everything
+	last      func() // is called within the next Take, after it has looked
+	reaches   bool   // the peer, as we were told
+	asked     int    // for everything
 	announced string
 }
 
@@ -51,6 +52,10 @@ func (s *speaker) Take() (out []route.Learned) {
 		out = append(out, route.Learned{Prefix: p, Via: s.learned[p]})
 	}
 	clear(s.dirty)
+	if s.last != nil {
+		s.last()
+		s.last = nil
+	}
 	return out
 }
 
@@ -73,6 +78,7 @@ type kernel struct {
 	log    strings.Builder // every change that took effect
 	reads  int
 	broken error
+	deaf   error // of Lose
 }
 
 func (k *kernel) Read() (route.FIB, error)          { k.reads++; return maps.Clone(k.fib), k.broken }
@@ -106,6 +112,9 @@ func (k *kernel) Apply(plan route.Plan) (failures []route.Failure, err error) {
 }
 
 func (k *kernel) Lose(gw route.NextHop) (moved []route.Moved, err error) {
+	if k.deaf != nil {
+		return nil, k.deaf
+	}
 	for _, e := range k.fib {
 		rest := slices.DeleteFunc(slices.Clone(e.Hops), func(h route.NextHop) bool { return h == gw })
 		if len(rest) > 0 && len(rest) < len(e.Hops) {
@@ -324,30 +333,166 @@ func TestSweep(t *testing.T) {
 }
 
 func TestRefusedByTheKernel(t *testing.T) {
-	s, k, r := setup()
-	s.learn("10.10.20.0/24", "10.20.30.99")
-	s.learn("10.10.30.0/24", "10.20.30.1")
-	want := "the kernel refused 1 of 3 changes, the first: + 10.10.20.0/24: via 10.20.30.99: network is unreachable"
-	for range 2 { // the second round tries again
-		err := r.Sync(t.Context())
-		if err == nil || err.Error() != want {
-			t.Fatalf("got %v, want %s", err, want)
+	synctest.Test(t, func(t *testing.T) {
+		s, k, r := setup()
+		var log strings.Builder
+		r.o.Log = slog.New(slog.NewTextHandler(&log, nil))
+		wakes := 0
+		wake := time.NewTimer(time.Hour)
+		r.o.Wake = func(d time.Duration) { wakes++; wake.Reset(d) }
+		s.learn("10.10.20.0/24", "10.20.30.99")
+		s.learn("10.10.30.0/24", "10.20.30.1")
+		step(t, r, k, "one refusal does not stop the rest", "+ 10.10.10.0/24: unreachable\n+ 10.10.30.0/24: via 10.20.30.1\n")
+		reads, asked := k.reads, s.asked
+		<-wake.C
+		step(t, r, k, "the kernel may not be as we think: it is read again", "")
+		if k.reads != reads+1 || s.asked != asked {
+			t.Errorf("the kernel's table was read %d times, the speaker's %d", k.reads-reads, s.asked-asked)
 		}
-		want = "the kernel refused 1 of 1 changes, the first: + 10.10.20.0/24: via 10.20.30.99: network is unreachable"
+		reads = k.reads
+		for range 3 {
+			<-wake.C
+			step(t, r, k, "now and then it is tried again", "")
+		}
+		if n := strings.Count(log.String(), "refused by the kernel"); n != 1 || k.reads != reads || wakes > 5 {
+			t.Errorf("told %d times, read %d times, woke %d times:\n%s", n, k.reads-reads, wakes, log.String())
+		}
+		s.learn("10.10.30.0/24", "10.20.30.99", "10.20.30.1")
+		step(t, r, k, "a change of another one is refused, too", "")
+		for _, p := range []string{"10.10.20.0/24", "10.10.30.0/24"} {
+			if !slices.ContainsFunc(r.Status().Routes, func(x Route) bool {
+				return x.Prefix == pfx(p) && x.Failed && x.Problem == "network is unreachable"
+			}) {
+				t.Errorf("status hides that %s is not as wanted: %v", p, r.Status().Routes)
+			}
+		}
+		s.learn("10.10.20.0/24", "10.20.30.2")
+		s.learn("10.10.30.0/24", "10.20.30.1")
+		step(t, r, k, "what is possible is done", "+ 10.10.20.0/24: via 10.20.30.2\n")
+		for _, x := range r.Status().Routes {
+			if x.Failed || x.Problem != "" {
+				t.Errorf("%v", x)
+			}
+		}
+		if r.Status().Rounds.Failed != 0 {
+			t.Errorf("rounds %+v", r.Status().Rounds)
+		}
+	})
+}
+
+func TestARoundThatFailsForgetsNothing(t *testing.T) {
+	for name, breaks := range map[string]func(*kernel, *Router, error){
+		"the table cannot be read":            func(k *kernel, r *Router, err error) { k.broken = err; r.TopologyChanged(true) },
+		"a gateway cannot be taken out of it": func(k *kernel, r *Router, err error) { k.deaf = err; r.Lose(addr("10.20.30.1")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, k, r := setup()
+			s.learn("10.10.20.0/24", "10.20.30.1")
+			s.learn("10.10.30.0/24", "10.20.30.2")
+			s.learn("0.0.0.0/0", "10.20.30.2")
+			step(t, r, k, "start", "+ 10.10.10.0/24: unreachable\n+ 10.10.20.0/24: via 10.20.30.1\n+ 10.10.30.0/24: via 10.20.30.2\n")
+			s.learn("10.10.20.0/24")
+			s.learn("10.10.30.0/24")
+			s.learn("0.0.0.0/0")
+			bad := errors.New("netlink is broken")
+			breaks(k, r, bad)
+			if err := r.Sync(t.Context()); !errors.Is(err, bad) {
+				t.Errorf("got %v", err)
+			}
+			k.broken, k.deaf = nil, nil
+			step(t, r, k, "what was withdrawn in a round that failed", "- 10.10.20.0/24: via 10.20.30.1\n- 10.10.30.0/24: via 10.20.30.2\n")
+			if x := r.Status().Refused; len(x) != 0 {
+				t.Errorf("refused without having been told: %v", x)
+			}
+		})
 	}
-	if !k.fib[pfx("10.10.30.0/24")].Equal(route.NewEntry(route.NextHop{Gateway: addr("10.20.30.1"), Link: 2})) {
-		t.Error("one refusal stopped the rest")
+}
+
+func TestNotSweptBeforeItIsHeard(t *testing.T) {
+	s, k, r := setup("10.10.20.0/24")
+	step(t, r, k, "start", "+ 10.10.10.0/24: unreachable\n")
+	s.last = func() { s.learn("10.10.20.0/24", "10.20.30.1"); s.synced = true } // too late for this round
+	step(t, r, k, "the end of the table comes while a round begins", "")
+	step(t, r, k, "it was a right route", "")
+}
+
+func TestWhoRemovedARouteIsToldOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s, k, r := setup()
+		k.topo.Links = map[string]int{"ens18": 2}
+		var log strings.Builder
+		r.o.Log = slog.New(slog.NewTextHandler(&log, nil))
+		all := 3 * some
+		for i := range all {
+			s.learn(fmt.Sprintf("10.10.%d.0/24", 20+i), "10.20.30.1")
+		}
+		if err := r.Sync(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		told := func() int { return strings.Count(log.String(), "removed by another program") }
+		flush := func(f func(i int)) {
+			for i := range all {
+				p := pfx(fmt.Sprintf("10.10.%d.0/24", 20+i))
+				delete(k.fib, p)
+				r.Gone(p)
+				f(i)
+				if err := r.Sync(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(2 * time.Second)
+			if err := r.Sync(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		flush(func(i int) {
+			if i == 0 {
+				r.LinkChanged(2)
+			}
+			k.topo.Links = map[string]int{}
+			r.TopologyChanged(false)
+		})
+		if told() != 0 {
+			t.Errorf("the kernel, by taking the link down, is told of as another program:\n%s", log.String())
+		}
+		k.topo.Links = map[string]int{"ens18": 2}
+		r.TopologyChanged(false)
+		flush(func(int) {})
+		if told() == 0 || told() > 3 || !strings.Contains(log.String(), fmt.Sprintf("count=%d", all-1)) || len(k.fib) != all+1 {
+			t.Errorf("%d lines for %d routes that an operator removed, %d back:\n%s", told(), all, len(k.fib), log.String())
+		}
+	})
+}
+
+func TestPodsOfAnyPluginAreNoReasonToDecideAnew(t *testing.T) {
+	s, k, r := setup()
+	k.topo.Links = map[string]int{"ens18": 2}
+	s.learn("10.10.20.0/24", "10.20.30.1")
+	s.learn("0.0.0.0/0", "10.20.30.1") // refused, and no link makes that another
+	step(t, r, k, "start", "+ 10.10.10.0/24: unreachable\n+ 10.10.20.0/24: via 10.20.30.1\n")
+	asked := s.asked
+	before := k.topo
+	for i := range 3 {
+		k.topo.Links = maps.Clone(k.topo.Links)
+		k.topo.Links[fmt.Sprint("veth", i)] = 9 + i
+		k.topo.Self = append(slices.Clone(k.topo.Self), addr("10.10.10.1")) // the gateway, on each pod's link
+		k.topo.OnLink = append(slices.Clone(k.topo.OnLink), route.OnLink{Prefix: netip.PrefixFrom(addr(fmt.Sprintf("10.10.10.%d", 5+i)), 32), Link: 9 + i})
+		r.TopologyChanged(false)
+		r.SetIntents([]route.Intent{{Prefix: pfx("10.10.10.0/24"), Why: "pod subnet", Sink: true}})
+		step(t, r, k, "a pod", "")
+		if i == 0 {
+			asked = s.asked // the gateway's address is new
+		}
 	}
-	if got := r.Status().Routes; !slices.ContainsFunc(got, func(x Route) bool { return x.Prefix == pfx("10.10.20.0/24") && x.Failed }) {
-		t.Errorf("status hides the route that is not in the kernel: %v", got)
+	if s.asked != asked {
+		t.Errorf("the speaker's table was read %d times", s.asked-asked)
 	}
-	k.broken = errors.New("netlink is broken")
-	s.learn("10.10.20.0/24")
-	s.learn("10.10.30.0/24")
-	r.TopologyChanged(true)
-	if err := r.Sync(t.Context()); !errors.Is(err, k.broken) {
-		t.Errorf("got %v", err)
-	}
-	k.broken = nil
-	step(t, r, k, "what was withdrawn in a round that failed", "- 10.10.30.0/24: via 10.20.30.1\n")
+	k.topo = before
+	s.learn("10.10.30.0/24", "fe80::1%swp1")
+	s.learned[pfx("10.10.30.0/24")][0].Peer = addr("fe80::1%swp1")
+	r.TopologyChanged(false)
+	step(t, r, k, "a way through a link that is not there yet", "")
+	k.topo.Links = map[string]int{"ens18": 2, "swp1": 40}
+	r.TopologyChanged(false)
+	step(t, r, k, "now it is", "+ 10.10.30.0/24: via fe80::1\n")
 }

@@ -33,7 +33,9 @@ type Route struct {
 	Prefix netip.Prefix `json:"prefix"`
 	Via    []netip.Addr `json:"via,omitempty"`          // none: unreachable
 	Stale  bool         `json:"stale,omitempty"`        // left by an earlier process, not yet told again by a peer
-	Failed bool         `json:"unprogrammed,omitempty"` // wanted but not in the kernel
+	Failed bool         `json:"unprogrammed,omitempty"` // not in the kernel as wanted
+	// Problem is why the kernel does not take it, where it has said so.
+	Problem string `json:"problem,omitempty"`
 }
 
 // Status tells where things stand.
@@ -42,7 +44,7 @@ func (r *Router) Status() Status {
 	defer r.mu.Unlock()
 	s := Status{Routes: []Route{}, Announced: slices.Clone(r.decision.Announce), Held: slices.Clone(r.decision.Held), Damped: r.damper.Damped(), Rounds: r.rounds}
 	for p, e := range r.actual {
-		x := Route{Prefix: p, Stale: r.stale[p]}
+		x := r.route(p)
 		for _, h := range e.Hops {
 			x.Via = append(x.Via, h.Gateway)
 		}
@@ -50,7 +52,9 @@ func (r *Router) Status() Status {
 	}
 	for p := range r.desired {
 		if _, ok := r.actual[p]; !ok {
-			s.Routes = append(s.Routes, Route{Prefix: p, Failed: true})
+			x := r.route(p)
+			x.Failed = true
+			s.Routes = append(s.Routes, x)
 		}
 	}
 	slices.SortFunc(s.Routes, func(a, b Route) int { return a.Prefix.Compare(b.Prefix) })
@@ -58,4 +62,13 @@ func (r *Router) Status() Status {
 		s.Refused = append(s.Refused, r.refused[p]...)
 	}
 	return s
+}
+
+// route is what there is to say of a prefix, less where it leads.
+func (r *Router) route(p netip.Prefix) Route {
+	x := Route{Prefix: p, Stale: r.stale[p]}
+	if f := r.failed[p]; f != nil {
+		x.Failed, x.Problem = true, f.problem
+	}
+	return x
 }

@@ -27,6 +27,7 @@ import (
 	"github.com/l3edge/l3edge/pkg/core/route"
 	"github.com/l3edge/l3edge/pkg/edge/bgp/learned"
 	"github.com/l3edge/l3edge/pkg/edge/bgp/say"
+	"github.com/l3edge/l3edge/pkg/edge/bgp/session"
 )
 
 // Port is BGP's (RFC 4271 section 8).
@@ -59,37 +60,21 @@ type Config struct {
 	Neighbor func(ctx context.Context, link string) (netip.Addr, error)
 }
 
-// State is where a session stands.
-type State string
-
-// States of a session: those of RFC 4271 section 8.2.2, and Unresolved before there is an address to connect to.
-const (
-	Unresolved  State = "unresolved"
-	Idle        State = "idle"
-	Active      State = "active"
-	OpenSent    State = "open-sent"
-	OpenConfirm State = "open-confirm"
-	Established State = "established"
+// Where sessions stand is kept in package session.
+type (
+	State   = session.State
+	Session = session.Session
 )
 
-// Session is one peer as it stands now.
-type Session struct {
-	Peer     string     `json:"peer"` // as configured; the address for a dynamic neighbour
-	Address  netip.Addr `json:"address,omitzero"`
-	ASN      uint32     `json:"asn,omitempty"`
-	RouterID netip.Addr `json:"routerID,omitzero"`
-	State    State      `json:"state"`
-	Since    time.Time  `json:"since"`
-	Problem  string     `json:"problem,omitempty"` // why it is not established, as far as is known
-	Dynamic  bool       `json:"dynamic,omitempty"`
-	In       uint64     `json:"prefixesIn"`
-	Out      uint64     `json:"prefixesOut"`
-	Losses   uint64     `json:"losses"`        // times that it was established and lost
-	Synced   bool       `json:"synced"`        // it has sent all it has (End-of-RIB)
-	BFD      string     `json:"bfd,omitempty"` // up, down, init or admin-down, where it is on
-	// Kept says that it is lost, and that what it told stays in use while it may be restarting (RFC 4724).
-	Kept bool `json:"kept,omitempty"`
-}
+// States of a session.
+const (
+	Unresolved  = session.Unresolved
+	Idle        = session.Idle
+	Active      = session.Active
+	OpenSent    = session.OpenSent
+	OpenConfirm = session.OpenConfirm
+	Established = session.Established
+)
 
 // Speaker is a BGP speaker. Its methods may be called from any goroutine once Run has begun.
 type Speaker struct {
@@ -107,7 +92,7 @@ type Speaker struct {
 	peers     chan []Peer // a new set, from SetPeers
 
 	learned  *learned.Table
-	sessions sessions
+	sessions *session.Book
 
 	mu        sync.Mutex
 	announced map[netip.Prefix]route.Announcement
@@ -139,8 +124,15 @@ func New(cfg Config, log *slog.Logger, onSession func(Session)) *Speaker {
 	s.sendAll = s.softOut
 	s.begin = sync.OnceFunc(func() { close(s.ready) })
 	s.learned = learned.New()
-	s.sessions.init(cfg.Peers)
+	s.sessions = session.New(names(cfg.Peers)...)
 	return s
+}
+
+func names(peers []Peer) (out []string) {
+	for _, p := range peers {
+		out = append(out, p.Name)
+	}
+	return out
 }
 
 func or[T comparable](v, def T) T {
@@ -280,5 +272,5 @@ func (s *Speaker) sayGoodbye() {
 		return
 	}
 	_ = s.srv.ShutdownPeer(context.Background(), &api.ShutdownPeerRequest{Communication: reason}) // there may be no peer
-	s.sessions.awaitAllGone(time.Second)
+	s.sessions.AwaitAllGone(time.Second)
 }

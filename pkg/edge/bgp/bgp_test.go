@@ -24,6 +24,7 @@ import (
 	"github.com/osrg/gobgp/v4/pkg/server"
 
 	"github.com/l3edge/l3edge/pkg/core/route"
+	"github.com/l3edge/l3edge/pkg/edge/bgp/session"
 	"github.com/l3edge/l3edge/pkg/edge/netns"
 	"github.com/l3edge/l3edge/pkg/edge/netns/nstest"
 )
@@ -333,9 +334,8 @@ func TestTooManyPrefixesAtOnce(t *testing.T) {
 	}
 	within(t, 10*time.Second, "cut off", func() bool { return n.said("the peer sent more than 1000 prefixes") })
 	within(t, 10*time.Second, "nothing is left of it", func() bool {
-		n.sessions.mu.Lock()
-		live := n.sessions.byName["127.0.0.1"].live
-		n.sessions.mu.Unlock()
+		live := false
+		n.sessions.Look(addr("127.0.0.1"), func(e *session.Entry) { live = e.Live })
 		return !live && held() == 0
 	})
 }

@@ -27,7 +27,7 @@ const (
 // It returns how long to wait before the next attempt.
 func (s *Speaker) connect(ctx context.Context, p Peer, addr netip.Addr, wait time.Duration) time.Duration {
 	for lookedUp := time.Now(); time.Since(lookedUp) < most(p); {
-		if !s.sessions.await(ctx, addr) || s.sessions.mustRenew(addr) {
+		if !s.sessions.Await(ctx, addr) || s.sessions.MustRenew(addr) {
 			return wait
 		}
 		conn, err := s.dial(ctx, p, addr)
@@ -40,13 +40,13 @@ func (s *Speaker) connect(ctx context.Context, p Peer, addr netip.Addr, wait tim
 			continue
 		}
 		wait = retryFirst
-		if s.sessions.state(addr) != Active { // the peer has connected to us meanwhile
+		if s.sessions.State(addr) != Active { // the peer has connected to us meanwhile
 			_ = conn.Close()
 			continue
 		}
 		s.handIn(ctx, conn)
 		taken, cancel := context.WithTimeout(ctx, openTimeout)
-		s.sessions.awaitTaken(taken, addr)
+		s.sessions.AwaitTaken(taken, addr)
 		cancel()
 	}
 	return wait

@@ -15,6 +15,7 @@ import (
 
 	"github.com/l3edge/l3edge/pkg/core/route"
 	"github.com/l3edge/l3edge/pkg/edge/bgp/say"
+	"github.com/l3edge/l3edge/pkg/edge/bgp/session"
 )
 
 // perShare is the link bandwidth of one share, in bytes per second: 1 Gbit/s. Only proportions matter.
@@ -31,9 +32,9 @@ func (s *Speaker) watch(ctx context.Context) error {
 		OnPeerUpdate: s.peerEvent,
 		OnPathEor: func(p *apiutil.Path, _ time.Time) {
 			if p.PeerAddress.IsValid() {
-				s.synced(p.PeerAddress, func(x *entry) {
-					delete(x.untold, p.Family)
-					x.Synced = x.State == Established && len(x.untold) == 0
+				s.synced(p.PeerAddress, func(x *session.Entry) {
+					delete(x.Untold, p.Family)
+					x.Synced = x.State == Established && len(x.Untold) == 0
 				})
 				s.learned.Signal()
 			}

@@ -53,7 +53,7 @@ func (s *Speaker) followPeers(ctx context.Context, peers []Peer) error {
 			k := kept{peer: new(atomic.Pointer[Peer]), stop: stop, done: make(chan struct{})}
 			k.peer.Store(&p)
 			running[p.Name] = k
-			s.sessions.expect(p.Name)
+			s.sessions.Expect(p.Name)
 			go func() {
 				defer close(k.done)
 				if err := s.keepPeer(pctx, k.peer); err != nil {
@@ -91,7 +91,7 @@ func (s *Speaker) dropPeers(ctx context.Context, running map[string]kept, peers 
 		k.stop()
 		<-k.done
 		delete(running, name)
-		if addr := s.sessions.address(name); addr.IsValid() {
+		if addr := s.sessions.Address(name); addr.IsValid() {
 			if err := s.forgetPeer(ctx, old, addr, "no longer a peer"); err != nil {
 				return err
 			}
@@ -99,14 +99,14 @@ func (s *Speaker) dropPeers(ctx context.Context, running map[string]kept, peers 
 				return err
 			}
 		}
-		s.sessions.dismiss(name)
+		s.sessions.Dismiss(name)
 	}
 	return nil
 }
 
 // resettle puts other attributes and preferences in force without disturbing the session (soft reset, RFC 2918).
 func (s *Speaker) resettle(ctx context.Context, p Peer) error {
-	addr := s.sessions.address(p.Name)
+	addr := s.sessions.Address(p.Name)
 	if !addr.IsValid() {
 		return nil // its settings are taken up with its address
 	}
@@ -150,11 +150,11 @@ func (s *Speaker) keepPeer(ctx context.Context, now *atomic.Pointer[Peer]) error
 			have = addr
 		}
 		wait = s.connect(ctx, p, have, wait)
-		if s.sessions.mustRenew(have) {
+		if s.sessions.MustRenew(have) {
 			if err := s.forgetPeer(ctx, p, have, "begun anew"); err != nil {
 				return err
 			}
-			after := s.sessions.renewed(have)
+			after := s.sessions.Renewed(have)
 			pause(ctx, after, after)
 			if err := s.addPeer(ctx, *now.Load(), have); err != nil {
 				return err
@@ -171,7 +171,7 @@ const farewell = 15 * time.Second
 func (s *Speaker) forgetPeer(ctx context.Context, p Peer, addr netip.Addr, why string) error {
 	s.end(addr, why)
 	quiet, cancel := context.WithTimeout(ctx, farewell)
-	s.sessions.awaitQuiet(quiet, addr)
+	s.sessions.AwaitQuiet(quiet, addr)
 	cancel()
 	err := s.srv.DeletePeer(ctx, &api.DeletePeerRequest{Address: addr.String()})
 	if err != nil && ctx.Err() == nil && !strings.Contains(err.Error(), "can't delete a peer configuration") { // never added
@@ -199,7 +199,7 @@ func (s *Speaker) listenRanges(ctx context.Context) error {
 }
 
 func (s *Speaker) addPeer(ctx context.Context, p Peer, addr netip.Addr) error {
-	s.sessions.bind(p.Name, addr)
+	s.sessions.Bind(p.Name, addr)
 	_, err := s.changePolicy(ctx, func(in *say.Policy) { in.Peers[addr] = p.Settings })
 	if err != nil {
 		return err

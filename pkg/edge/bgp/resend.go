@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/osrg/gobgp/v4/api"
+
+	"github.com/l3edge/l3edge/pkg/edge/bgp/session"
 )
 
 // resendAfter is usually longer than a session stays half established inside gobgp.
@@ -20,18 +22,18 @@ const resendAfter = 100 * time.Millisecond
 // so a peer whose End-of-RIB has not come by then is sent everything again when it comes.
 func (s *Speaker) resend(addr netip.Addr) {
 	time.AfterFunc(resendAfter, func() {
-		s.sessions.look(addr, func(x *entry) { x.unsure = x.State == Established && !x.Synced })
+		s.sessions.Look(addr, func(x *session.Entry) { x.Unsure = x.State == Established && !x.Synced })
 		s.sendAll(addr)
 	})
 }
 
 // synced takes note of a peer's End-of-RIB for one family.
-func (s *Speaker) synced(addr netip.Addr, take func(*entry)) {
+func (s *Speaker) synced(addr netip.Addr, take func(*session.Entry)) {
 	again := false
-	s.sessions.look(addr, func(x *entry) {
+	s.sessions.Look(addr, func(x *session.Entry) {
 		take(x)
-		again = x.unsure && x.Synced
-		x.unsure = x.unsure && !again
+		again = x.Unsure && x.Synced
+		x.Unsure = x.Unsure && !again
 	})
 	if again {
 		s.sendAll(addr)

@@ -13,29 +13,9 @@ import (
 	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
-)
 
-// TestALateWordAboutAPeerThatWasReplaced comes when the same peer has been configured anew.
-func TestALateWordAboutAPeerThatWasReplaced(t *testing.T) {
-	var s sessions
-	s.init([]Peer{{Name: "127.0.0.1"}})
-	s.bind("127.0.0.1", addr("127.0.0.1"))
-	s.dismiss("127.0.0.1")
-	s.update(addr("127.0.0.1"), func(e *entry) { e.State = Idle }) // gobgp says that the old one is gone
-	s.expect("127.0.0.1")
-	s.forget(addr("127.0.0.1"))
-	s.bind("127.0.0.1", addr("127.0.0.1"))
-	if e := s.byAddr[addr("127.0.0.1")]; e == nil || e.Dynamic {
-		t.Errorf("the configured peer is %+v", e)
-	}
-	s.dismiss("127.0.0.1")
-	s.expect("127.0.0.1")
-	s.update(addr("127.0.0.1"), func(e *entry) { e.State = Idle })
-	s.forget(addr("127.0.0.1"))
-	if s.byName["127.0.0.1"] == nil {
-		t.Error("a late word took the configured peer along")
-	}
-}
+	"github.com/l3edge/l3edge/pkg/edge/bgp/session"
+)
 
 // event is what gobgp's state machine tells of a peer.
 func event(a string, state bgp.FSMState, reason api.PeerState_DisconnectReason) *apiutil.WatchEventMessage_PeerEvent {
@@ -59,7 +39,7 @@ func TestANewSessionOfANeighbourThatWeEnded(t *testing.T) {
 		s, told, sent := quiet(Config{})
 		const none, restart = api.PeerState_DISCONNECT_REASON_UNSPECIFIED, api.PeerState_DISCONNECT_REASON_GRACEFUL_RESTART
 		s.peerEvent(event("10.0.0.1", bgp.BGP_FSM_ESTABLISHED, none), time.Time{})
-		s.sessions.end(addr("10.0.0.1"))
+		s.sessions.End(addr("10.0.0.1"))
 		s.peerEvent(event("10.0.0.1", bgp.BGP_FSM_IDLE, restart), time.Time{})
 		s.peerEvent(event("10.0.0.1", bgp.BGP_FSM_ESTABLISHED, none), time.Time{})
 		time.Sleep(time.Second)
@@ -76,10 +56,10 @@ func TestANewSessionOfANeighbourThatWeEnded(t *testing.T) {
 func TestAFailedDialBesideASession(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, _, _ := quiet(Config{Peers: []Peer{{Name: "mls"}}})
-		s.sessions.bind("mls", addr("10.0.0.1"))
+		s.sessions.Bind("mls", addr("10.0.0.1"))
 		s.peerEvent(event("10.0.0.1", bgp.BGP_FSM_ESTABLISHED, 0), time.Time{})
 		s.report("mls", Active, "connection refused")
-		if got := s.sessions.state(addr("10.0.0.1")); got != Established {
+		if got := s.sessions.State(addr("10.0.0.1")); got != Established {
 			t.Errorf("the session is %s", got)
 		}
 		time.Sleep(time.Second)
@@ -103,7 +83,7 @@ func TestAPeerThatMayHaveMissedSomething(t *testing.T) {
 				s.peerEvent(event("10.0.0.1", bgp.BGP_FSM_ESTABLISHED, 0), time.Time{})
 				time.Sleep(c.eor)
 				for range 2 { // a peer may repeat it
-					s.synced(addr("10.0.0.1"), func(x *entry) { x.Synced = true })
+					s.synced(addr("10.0.0.1"), func(x *session.Entry) { x.Synced = true })
 				}
 				time.Sleep(time.Second)
 				if n := sent.Load(); n != c.want {

@@ -5,7 +5,6 @@ package bgp
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/osrg/gobgp/v4/api"
@@ -13,10 +12,8 @@ import (
 
 // Synced reports that every configured peer has a session and has sent all it has (End-of-RIB, RFC 4724 section 2).
 func (s *Speaker) Synced() bool {
-	s.sessions.mu.Lock()
-	defer s.sessions.mu.Unlock()
 	known := false
-	for _, x := range s.sessions.byName {
+	for _, x := range s.sessions.All() {
 		if x.Dynamic {
 			continue
 		}
@@ -30,13 +27,7 @@ func (s *Speaker) Synced() bool {
 
 // Sessions lists all peers, the configured ones and whoever connected from a listen range, sorted by name.
 func (s *Speaker) Sessions(ctx context.Context) ([]Session, error) {
-	s.sessions.mu.Lock()
-	var out []Session
-	for _, x := range s.sessions.byName {
-		out = append(out, x.Session)
-	}
-	s.sessions.mu.Unlock()
-	slices.SortFunc(out, func(a, b Session) int { return strings.Compare(a.Peer, b.Peer) })
+	out := s.sessions.All()
 	select {
 	case <-s.started:
 	default:

@@ -19,7 +19,7 @@ import (
 var hostProtocols = []byte{unix.RTPROT_BOOT, unix.RTPROT_STATIC, unix.RTPROT_RA, unix.RTPROT_DHCP}
 
 // Topology returns what the namespace is connected to: addresses of links that are up and have carrier, and the host's
-// own gateways.
+// own routes.
 func (t *Table) Topology() (route.Topology, error) {
 	var topo route.Topology
 	names, err := t.links()
@@ -48,9 +48,11 @@ func (t *Table) Topology() (route.Topology, error) {
 	if err != nil {
 		return topo, fmt.Errorf("read addresses: %w", err)
 	}
-	if topo.Gateways, err = t.gateways(names); err != nil {
+	gateways, links, err := t.gateways(names)
+	if err != nil {
 		return topo, fmt.Errorf("read gateways: %w", err)
 	}
+	topo.Gateways, topo.OnLink = gateways, append(topo.OnLink, links...)
 	return topo, nil
 }
 
@@ -93,33 +95,82 @@ func parseAddr(body []byte) (self netip.Addr, onLink route.OnLink, ok bool) {
 	return self, route.OnLink{Prefix: netip.PrefixFrom(far, int(body[1])).Masked(), Link: int(wire.Native.Uint32(body[4:]))}, true
 }
 
-// gateways are the host's own routes through one gateway on a link that is up. Of two for the same prefix the one with
-// the lower metric counts.
-func (t *Table) gateways(up map[int]string) ([]route.Gateway, error) {
-	best := map[netip.Prefix]wire.Seen{}
+// gateways are the host's own routes: those through a gateway, and those to a link. Of two for the same prefix the one
+// with the lower metric counts, of several gateways of one the first whose link is up.
+func (t *Table) gateways(up map[int]string) ([]route.Gateway, []route.OnLink, error) {
+	var all []wire.Seen
+	objects := map[uint32]wire.Nexthop{}
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
 		for _, protocol := range hostProtocols {
 			err := t.sock.Dump(wire.DumpRoutes(family, protocol), func() {}, func(_ uint16, body []byte) error {
-				s, ok := wire.ParseRoute(body)
-				if !ok || s.Protocol != protocol || !isGateway(s) || up[s.Entry.Hops[0].Link] == "" {
-					return nil
-				}
-				if b, ok := best[s.Prefix]; !ok || s.Metric < b.Metric {
-					best[s.Prefix] = s
+				if s, ok := wire.ParseRoute(body); ok && s.Protocol == protocol && leads(s) {
+					all = append(all, s)
 				}
 				return nil
 			})
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 		}
 	}
-	var out []route.Gateway
-	for p, s := range best {
-		out = append(out, route.Gateway{Prefix: p, Hop: s.Entry.Hops[0]})
+	if slices.ContainsFunc(all, byObject) {
+		err := t.sock.Dump(wire.DumpNexthops(), func() { clear(objects) }, func(_ uint16, body []byte) error {
+			if n, ok := wire.ParseAnyNexthop(body); ok {
+				objects[n.ID] = n
+			}
+			return nil
+		})
+		if err != nil {
+			return nil, nil, err
+		}
 	}
-	slices.SortFunc(out, func(a, b route.Gateway) int { return a.Prefix.Compare(b.Prefix) })
-	return out, nil
+	best := map[netip.Prefix]wire.Seen{}
+	for _, s := range all {
+		hop, ok := firstUp(s, objects, up)
+		if b, other := best[s.Prefix]; ok && (!other || s.Metric < b.Metric) {
+			s.Entry = route.Entry{Hops: []route.NextHop{hop}}
+			best[s.Prefix] = s
+		}
+	}
+	var gateways []route.Gateway
+	var links []route.OnLink
+	for p, s := range best {
+		if hop := s.Entry.Hops[0]; hop.Gateway.IsValid() {
+			gateways = append(gateways, route.Gateway{Prefix: p, Hop: hop})
+		} else {
+			links = append(links, route.OnLink{Prefix: p, Link: hop.Link})
+		}
+	}
+	slices.SortFunc(gateways, func(a, b route.Gateway) int { return a.Prefix.Compare(b.Prefix) })
+	slices.SortFunc(links, func(a, b route.OnLink) int { return a.Prefix.Compare(b.Prefix) })
+	return gateways, links, nil
 }
 
-func isGateway(s wire.Seen) bool { return len(s.Entry.Hops) == 1 && s.Entry.Hops[0].Gateway.IsValid() }
+// leads reports that a route is one to somewhere. Prefixes that are on every link say nothing.
+func leads(s wire.Seen) bool {
+	return (len(s.Entry.Hops) > 0 || s.Nexthop != 0) && !s.Prefix.Addr().IsLinkLocalUnicast() && !s.Prefix.Addr().IsMulticast()
+}
+
+// byObject reports that the kernel names only the object that has the next hop: with net.ipv4.nexthop_compat_mode=0.
+func byObject(s wire.Seen) bool {
+	return s.Nexthop != 0 && (len(s.Entry.Hops) == 0 || s.Entry.Hops[0].Link == 0)
+}
+
+// firstUp is the first of a route's hops whose link is up.
+func firstUp(s wire.Seen, objects map[uint32]wire.Nexthop, up map[int]string) (route.NextHop, bool) {
+	hops := s.Entry.Hops
+	if byObject(s) {
+		n := objects[s.Nexthop]
+		hops = []route.NextHop{n.Hop}
+		for _, m := range n.Members {
+			hops = append(hops, objects[m.ID].Hop)
+		}
+	}
+	for _, h := range hops {
+		if up[h.Link] != "" {
+			h.Weight = 0
+			return h, true
+		}
+	}
+	return route.NextHop{}, false
+}

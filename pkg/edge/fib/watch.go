@@ -147,7 +147,7 @@ func (w *Watch) event(h wire.Header, body []byte, f func(Event)) {
 		case s.Ours():
 		case s.Metric == s.WantMetric() && h.Flags&unix.NLM_F_REPLACE != 0: // a stranger's route in the place of ours
 			f(Event{Gone: s.Prefix})
-		case bytes.IndexByte(hostProtocols, s.Protocol) >= 0 && isGateway(s):
+		case bytes.IndexByte(hostProtocols, s.Protocol) >= 0 && leads(s):
 			f(Event{Topology: true})
 		}
 	}

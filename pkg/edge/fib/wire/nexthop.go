@@ -102,6 +102,16 @@ func ParseNexthop(body []byte) (n Nexthop, ok bool) {
 	if !IsOurNexthop(body) {
 		return n, false
 	}
+	n, ok = ParseAnyNexthop(body)
+	return n, ok && (n.IsGroup || n.Hop.Gateway.IsValid())
+}
+
+// ParseAnyNexthop reads an RTM_NEWNEXTHOP, whoever made the object; ok is false for kinds that lead nowhere. The hop of one
+// that only names a link has no gateway.
+func ParseAnyNexthop(body []byte) (n Nexthop, ok bool) {
+	if len(body) < sizeofNhmsg {
+		return n, false
+	}
 	a := Attrs(body[sizeofNhmsg:])
 	if len(a[nhaID]) < 4 {
 		return n, false
@@ -115,8 +125,8 @@ func ParseNexthop(body []byte) (n Nexthop, ok bool) {
 		}
 		return n, true
 	}
-	gw, ok := netip.AddrFromSlice(a[nhaGateway])
-	if !ok || len(a[nhaOIF]) < 4 {
+	gw, _ := netip.AddrFromSlice(a[nhaGateway])
+	if len(a[nhaOIF]) < 4 {
 		return n, false
 	}
 	n.Hop = route.NextHop{Gateway: gw, Link: int(Native.Uint32(a[nhaOIF]))}

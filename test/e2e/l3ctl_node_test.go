@@ -395,6 +395,11 @@ func testIPAM(t *testing.T, l *lab.Lab) {
 	wants(t, h.Place, 0, "ipam release --force 10.10.10.80")
 	wants(t, h.Place, 0, "doctor --repair", "release 10.10.10.79: done")
 	wants(t, h.Place, 0, "ipam check")
+	onNode(t, h, "/var/lib/cni/networks/before/10.10.10.81", "gone\r\neth0") // of a network that has had another name
+	onNode(t, h, "/var/lib/cni/networks/before/10.99.0.81", "gone\r\neth0")
+	wants(t, h.Place, 0, "doctor --repair", "warning  lease 10.10.10.81: ", "host-local wrote it for network before")
+	wants(t, h.Place, 0, "ipam release 10.10.10.81", "is free")
+	wants(t, h.Place, 0, "ipam check")
 	// Before a configuration list of ours is there: on a host that has none.
 	o := l.Hosts["kubmasta"]
 	onNode(t, o, "/var/lib/cni/networks/mynet/10.88.1.2", "a\r\neth0")

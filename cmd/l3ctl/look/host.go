@@ -3,7 +3,6 @@
 package look
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -76,7 +75,7 @@ func Host(ctx context.Context) view.Host {
 	note(kernel(&h))
 	h.Pods, err = pods()
 	note(err)
-	h.Leases, err = leases(h.Networks)
+	h.Leases, err = leases(h)
 	note(err)
 	return h
 }
@@ -96,7 +95,7 @@ func unseen(h *view.Host) error {
 		}
 		h.Networks = append(h.Networks, n)
 	}
-	h.Leases, err = leases(h.Networks)
+	h.Leases, err = leases(*h)
 	return errors.Join(append(errs, err)...)
 }
 
@@ -296,53 +295,6 @@ func enter(p *view.Pod) error {
 		}
 		return err
 	})
-}
-
-// StoreDir is where a network's leases lie.
-func StoreDir(n view.Network) string { return filepath.Join(cmp.Or(n.DataDir, mark.LeaseDir), n.Name) }
-
-// Store is a network's leases.
-func Store(n view.Network) *lease.Store { return lease.At(StoreDir(n)) }
-
-// leases are those of the networks whose addresses bridge-l3 gives, and what host-local still holds of them.
-func leases(networks []view.Network) ([]view.Lease, error) {
-	var out []view.Lease
-	var errs []error
-	for _, n := range networks {
-		if !n.Leases() {
-			continue
-		}
-		some, err := Leases(n, filepath.Join(mark.HostLocalDir, n.Name))
-		if err != nil {
-			errs = append(errs, fmt.Errorf("network %s: %w", n.Name, err))
-		}
-		out = append(out, some...)
-	}
-	return out, errors.Join(errs...)
-}
-
-// Leases are one network's. An address that only host-local holds, in this directory of its own, is among them.
-func Leases(n view.Network, hostLocal string) ([]view.Lease, error) {
-	var out []view.Lease
-	entries, err := Store(n).List()
-	seen := map[netip.Addr]bool{}
-	for _, e := range entries {
-		l := view.Lease{Network: n.Name, Addr: e.Addr, Container: e.ContainerID, IfName: e.IfName, Pod: e.Pod, Since: e.Since}
-		if e.HostLocal {
-			l.HostLocal, l.IfName = filepath.Join(StoreDir(n), e.Addr.String()), cmp.Or(e.IfName, "eth0")
-		}
-		seen[e.Addr] = true
-		out = append(out, l)
-	}
-	foreign, ferr := lease.At(hostLocal).Foreign()
-	for _, f := range foreign {
-		if !seen[f.Addr] {
-			path := filepath.Join(hostLocal, f.Addr.String())
-			out = append(out, view.Lease{Network: n.Name, Addr: f.Addr, Container: f.ContainerID, IfName: cmp.Or(f.IfName, "eth0"), Since: f.Since, HostLocal: path})
-		}
-	}
-	slices.SortFunc(out, func(a, b view.Lease) int { return a.Addr.Compare(b.Addr) })
-	return out, errors.Join(err, ferr)
 }
 
 // Used reports that the attachment has its veth on this node, or that its namespace is there.

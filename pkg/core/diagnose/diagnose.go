@@ -7,6 +7,7 @@ package diagnose
 import (
 	"fmt"
 	"net/netip"
+	"path"
 	"slices"
 	"strings"
 
@@ -305,6 +306,9 @@ func leases(h view.Host) []Finding {
 	for _, s := range ipam.Strays(h, attach.PortName) {
 		f := Finding{Part: "lease " + s.Addr.String(), Problem: s.Why, Cause: "the runtime never told the plugin that the container is gone (no DEL, no GC)", Fix: "l3ctl ipam release " + s.Addr.String()}
 		switch {
+		case s.Stale && s.HostLocal != "" && path.Base(path.Dir(s.HostLocal)) != s.Network:
+			f.Warning, f.Fix = true, "if no other runtime has that container: "+f.Fix
+			f.Cause = "host-local wrote it for network " + path.Base(path.Dir(s.HostLocal)) + ", which no list of ours names"
 		case s.Stale:
 			f.Warning, f.Repair = true, &Repair{Op: ReleaseLease, Lease: &s.Lease}
 		case s.Container == "":

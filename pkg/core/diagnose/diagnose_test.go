@@ -149,8 +149,11 @@ func TestHost(t *testing.T) {
 			h.Leases = append(h.Leases, view.Lease{Network: "l3edge", Addr: addr("10.10.10.9"), Container: "gone", IfName: "eth0"})
 		}, "its container has no interface on this node any more", ReleaseLease, true},
 		{"an address that host-local holds for a container that is gone", func(h *view.Host) {
-			h.Leases = append(h.Leases, view.Lease{Network: "l3edge", Addr: addr("10.10.10.9"), Container: "gone", IfName: "eth0", HostLocal: "/x/10.10.10.9"})
+			h.Leases = append(h.Leases, view.Lease{Network: "l3edge", Addr: addr("10.10.10.9"), Container: "gone", IfName: "eth0", HostLocal: "/x/l3edge/10.10.10.9"})
 		}, "its container, which had it from host-local, is not on this node any more", ReleaseLease, true},
+		{"the same under another network's name", func(h *view.Host) {
+			h.Leases = append(h.Leases, view.Lease{Network: "l3edge", Addr: addr("10.10.10.9"), Container: "gone", IfName: "eth0", HostLocal: "/x/podman/10.10.10.9"})
+		}, "its container, which had it from host-local, is not on this node any more", "", true},
 		{"a file of host-local that a crash left empty", func(h *view.Host) {
 			h.Leases = append(h.Leases, view.Lease{Network: "l3edge", Addr: addr("10.10.10.9"), HostLocal: "/x/10.10.10.9"})
 		}, "its file names no container", "", true},

@@ -166,7 +166,22 @@ func drop(h view.Host, l view.Lease, force bool) (bool, error) {
 	if len(others) > 1 {
 		return true, held.Drop(l.Addr)
 	}
-	return true, errors.Join(held.Release(others), lease.At(filepath.Join(mark.HostLocalDir, l.Network)).DropForeign(owner))
+	return true, errors.Join(held.Release(others), dropOrigin(owner))
+}
+
+// dropOrigin removes the files of host-local that a lease was imported from, under whatever name the network had.
+func dropOrigin(o lease.Owner) error {
+	names, err := lease.Networks(mark.HostLocalDir)
+	errs := []error{err}
+	for _, n := range names {
+		store := lease.At(filepath.Join(mark.HostLocalDir, n))
+		all, err := store.Foreign()
+		errs = append(errs, err)
+		if slices.ContainsFunc(all, func(f lease.Foreign) bool { return f.Of(o) }) {
+			errs = append(errs, store.DropForeign(o))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // dropHostLocal removes what host-local holds of an attachment, or by force the file that names none.

@@ -116,9 +116,27 @@ func TestLocalhostIsClosedAgain(t *testing.T) {
 	if got := w.ask(w.node, "tcp", "127.0.0.1:81"); !strings.HasPrefix(got, "other ") || opened() != "1" {
 		t.Errorf("with one pod's ports left: %s, %s", got, opened())
 	}
+	marks := func() string {
+		all, err := filepath.Glob(filepath.Join(w.records, localnetMark+"*"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.ReplaceAll(strings.Join(all, " "), w.records+"/", "")
+	}
+	if got := marks(); got != localnetMark+"docker0" {
+		t.Errorf("noted: %s", got)
+	}
+	if err := touch(filepath.Join(w.records, localnetMark+"vgone")); err != nil { // of a pod without a bridge
+		t.Fatal(err)
+	}
+	w.must("ADD", "web", ports(web80)+withPrev("web"))
+	w.must("DEL", "web", "")
+	if got := marks(); got != localnetMark+"docker0" {
+		t.Errorf("noted of an interface that is gone: %s", got)
+	}
 	w.must("DEL", "other", "")
-	if opened() != "0" {
-		t.Errorf("after the last: %s", opened())
+	if opened() != "0" || marks() != "" {
+		t.Errorf("after the last: %s, noted: %s", opened(), marks())
 	}
 	both()
 	w.must("GC", "", `,"cni.dev/valid-attachments":[]`)

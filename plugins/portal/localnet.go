@@ -13,6 +13,7 @@ import (
 
 	"github.com/l3edge/l3edge/pkg/edge/cni"
 	"github.com/l3edge/l3edge/pkg/edge/nft"
+	"github.com/l3edge/l3edge/pkg/edge/rtnl"
 	"github.com/l3edge/l3edge/pkg/edge/sysctl"
 )
 
@@ -25,44 +26,78 @@ func localnet(ifName string) string { return "net/ipv4/conf/" + ifName + "/route
 
 // openLocalhost lets packets from 127.0.0.1 leave towards the pod. The record is there already: see closeLocalhost.
 func openLocalhost(prev *cni.Result, ms []nft.Mapping) error {
-	for _, i := range localnets(prev, ms) {
-		have, err := sysctl.Get(localnet(i))
-		if errors.Is(err, fs.ErrNotExist) || err == nil && have == "1" {
-			continue
-		}
+	shut, err := shutLocalhost(prev, ms)
+	for _, i := range shut {
 		if err == nil {
 			err = touch(filepath.Join(recordDir, localnetMark+i))
 		}
 		if err == nil {
 			err = sysctl.Set(localnet(i), "1")
 		}
-		if err != nil {
-			return err
-		}
 	}
-	return nil
+	return err
 }
 
-// localnets are the interfaces that ports need which answer on 127.0.0.1: the node's ends of the attachment.
-func localnets(prev *cni.Result, ms []nft.Mapping) (names []string) {
+// shutLocalhost are the interfaces that ports need which answer on 127.0.0.1, and whose setting is not 1: the node's ends of the
+// attachment, but for a port of a bridge that is among them, which nothing is routed to.
+func shutLocalhost(prev *cni.Result, ms []nft.Mapping) (shut []string, err error) {
 	if !slices.ContainsFunc(ms, func(m nft.Mapping) bool { return m.HostIP.Is4() && (m.HostIP.IsUnspecified() || m.HostIP.IsLoopback()) }) {
-		return nil
+		return nil, nil
 	}
 	for _, i := range prev.Interfaces {
-		if i.Sandbox == "" && i.Name != "" {
-			names = append(names, i.Name)
+		if i.Sandbox != "" || i.Name == "" {
+			continue
+		}
+		have, err := sysctl.Get(localnet(i.Name))
+		if errors.Is(err, fs.ErrNotExist) || err == nil && have == "1" {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		shut = append(shut, i.Name)
+	}
+	if len(shut) == 0 {
+		return nil, nil
+	}
+	return routed(prev, shut)
+}
+
+// routed leaves out of the interfaces the ports of bridges that the result has.
+func routed(prev *cni.Result, names []string) (out []string, err error) {
+	host, err := rtnl.Dial()
+	if err != nil {
+		return nil, err
+	}
+	defer host.Close()
+	var links []rtnl.Link
+	for _, i := range prev.Interfaces {
+		if i.Sandbox != "" || i.Name == "" {
+			continue
+		}
+		l, err := host.Link(i.Name)
+		if err != nil && !errors.Is(err, rtnl.ErrNoLink) {
+			return nil, err
+		}
+		links = append(links, l)
+	}
+	for _, l := range links {
+		port := l.Master != 0 && slices.ContainsFunc(links, func(b rtnl.Link) bool { return b.Index == l.Master && b.Kind == "bridge" })
+		if slices.Contains(names, l.Name) && !port {
+			out = append(out, l.Name)
 		}
 	}
-	return names
+	return out, nil
 }
 
 // closeLocalhost sets back what openLocalhost has set, if no attachment has ports any more. An ADD that is under way has
 // written its record before it looked at the setting: either it sees what is set here, or its record is seen here.
 func closeLocalhost() error {
 	list, err := names(recordDir)
-	if err != nil || anyRecord(list) {
+	if err != nil {
 		return err
 	}
+	used := anyRecord(list)
 	var errs []error
 	for _, name := range list {
 		i, ok := strings.CutPrefix(name, localnetMark)
@@ -70,7 +105,13 @@ func closeLocalhost() error {
 			continue
 		}
 		path := filepath.Join(recordDir, name)
-		if err := sysctl.Set(localnet(i), "0"); err != nil && !errors.Is(err, fs.ErrNotExist) { // a pod's end goes with it
+		if used {
+			if _, err := sysctl.Get(localnet(i)); errors.Is(err, fs.ErrNotExist) { // it went with its pod
+				errs = append(errs, ignoreGone(unix.Unlink(path)))
+			}
+			continue
+		}
+		if err := sysctl.Set(localnet(i), "0"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 			continue
 		}

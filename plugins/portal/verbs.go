@@ -15,7 +15,6 @@ import (
 	"github.com/l3edge/l3edge/pkg/edge/cni"
 	"github.com/l3edge/l3edge/pkg/edge/nft"
 	"github.com/l3edge/l3edge/pkg/edge/orphan"
-	"github.com/l3edge/l3edge/pkg/edge/sysctl"
 )
 
 func attachment(c *cni.Call) cni.Attachment {
@@ -138,10 +137,12 @@ func check(c *cni.Call) error {
 	if err := errors.Join(kerr, err); err != nil || len(ms) == 0 {
 		return err
 	}
-	for _, i := range localnets(c.Net.PrevResult, ms) {
-		if v, err := sysctl.Get(localnet(i)); err == nil && v != "1" {
-			return cni.Errorf(cni.CodeCheckFailed, "%s is %s, want 1 for hostPorts on 127.0.0.1", localnet(i), v)
-		}
+	shut, err := shutLocalhost(c.Net.PrevResult, ms)
+	if err != nil {
+		return err
+	}
+	if len(shut) > 0 {
+		return cni.Errorf(cni.CodeCheckFailed, "%s is 0, want 1 for hostPorts on 127.0.0.1", localnet(shut[0]))
 	}
 	who := holder(c.Net.Name, attachment(c))
 	return with(func(h *nft.HostPorts) error {

@@ -255,7 +255,7 @@ func (n *node) lines(command string) ([]string, error) {
 // rests is where to look for what a pod may leave.
 var rests = map[string]string{
 	"leases":            "find " + mark.LeaseDir + " -type f ! -name '.*' 2>/dev/null",
-	"hostPort records":  "find " + mark.RunDir + "/hostports -type f 2>/dev/null",
+	"hostPort records":  "find " + mark.RunDir + "/hostports -type f ! -name '.route_localnet@*' 2>/dev/null",
 	"hostPort elements": "for f in ip ip6; do nft list table $f " + mark.TableHostPorts + " 2>/dev/null | grep -o '\"l3edge/[^\"]*\"'; done",
 	"veths":             "ip -o link show type veth | grep -v " + lab.Uplink,
 	"namespaces":        "ls /run/netns | grep cni-",

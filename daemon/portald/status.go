@@ -22,8 +22,9 @@ import (
 	"github.com/l3edge/l3edge/pkg/engine/portals"
 )
 
-// longest is how long a caller waits for news of GET /vips before it hears that there are none.
-const longest = 30 * time.Second
+// longest is how long a caller waits for news of GET /vips before it hears that there are none: routed takes a portald that
+// is silent for twice as long for dead.
+const longest = 2 * time.Second
 
 // controlHandler answers on the control socket.
 func controlHandler(k *portals.Keeper) *http.ServeMux {

@@ -3,6 +3,8 @@
 package main
 
 import (
+	"encoding/binary"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"strings"
@@ -128,4 +130,47 @@ func TestBusyUDPFlowFollowsItsService(t *testing.T) {
 	w.write("dns.yaml", dns)
 	eventually(t, "an answer again", func() bool { return ask() == "far saw 10.10.10.2" })
 	p.stop()
+}
+
+// ping asks once and reports whether that very address answers.
+func (w *world) ping(h *netns.Handle, to string) (answered bool) {
+	w.t.Helper()
+	nstest.Do(w.t, h, func() error {
+		c, err := net.ListenPacket("ip4:icmp", "0.0.0.0")
+		if err != nil {
+			return err
+		}
+		defer c.Close()                                                                         //nolint:errcheck // a test's socket
+		id := uint16(rand.Uint32())                                                             //nolint:gosec // another flow than the last, which the kernel remembers
+		echo := binary.BigEndian.AppendUint16([]byte{8, 0}, ^uint16((0x800+uint32(id))%0xffff)) //nolint:gosec // RFC 1071
+		echo = append(binary.BigEndian.AppendUint16(echo, id), 0, 0)
+		if _, err := c.WriteTo(echo, &net.IPAddr{IP: net.ParseIP(to)}); err != nil {
+			return nil //nolint:nilerr // refused on the spot
+		}
+		_ = c.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
+		for b := make([]byte, 1500); !answered; {
+			_, from, err := c.ReadFrom(b)
+			if err != nil {
+				return nil //nolint:nilerr // no answer
+			}
+			answered = b[0] == 0 && from.String() == to
+		}
+		return nil
+	})
+	return answered
+}
+
+func TestVIPsAnswerPingWhileAnEndpointIsReady(t *testing.T) {
+	w := newWorld(t)
+	for _, mode := range []portals.Mode{portals.Userspace, portals.NFTables} {
+		w.write("web.yaml", webfrontend("10.10.20.4"))
+		p := w.start("--mode="+string(mode), "--resync=0")
+		p.synced("the portal", func(r portals.Report) bool { return r.Mode == mode && one(r) })
+		for name, from := range map[string]*netns.Handle{"a pod": w.client, "the node": w.node} {
+			eventually(t, string(mode)+": an answer to "+name, func() bool { return w.ping(from, "10.100.87.105") })
+		}
+		w.write("web.yaml", webfrontend()+"  []\n")
+		eventually(t, string(mode)+": no answer", func() bool { return !w.ping(w.client, "10.100.87.105") })
+		p.stop()
+	}
 }

@@ -70,11 +70,12 @@ func (u *userspace) Apply(ctx context.Context, t portal.Table, tune map[service.
 	return proxyErr
 }
 
-// sameServices reports that both tables have the same rules, given the same ports: they differ in endpoints at most.
+// sameServices reports that both tables have the same rules, given the same ports: they differ in endpoints at most, not in
+// whether there are any, which a ping asks for.
 func sameServices(was, now portal.Table) bool {
 	changed, known := now.Since(was)
 	return known && !slices.ContainsFunc(changed, func(c portal.Change) bool {
-		return c.Was == nil || c.Now == nil || c.Was.Service != c.Now.Service
+		return c.Was == nil || c.Now == nil || c.Was.Service != c.Now.Service || (len(c.Was.Endpoints) > 0) != (len(c.Now.Endpoints) > 0)
 	})
 }
 

@@ -8,8 +8,10 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -89,4 +91,59 @@ func TestLockNamespace(t *testing.T) {
 	if err := again.Close(); err != nil {
 		t.Error(err)
 	}
+}
+
+// Two containers in the host's network namespace do not share /run.
+func TestLockNamespaceHoldsWhateverTheDirectory(t *testing.T) {
+	first, err := LockNamespace(t.TempDir(), "portald-of-two")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := LockNamespace(t.TempDir(), "portald-of-two"); !errors.Is(err, ErrInUse) {
+		t.Errorf("a second one with another /run: %v, want ErrInUse", err)
+	}
+	if err := first.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Abstract sockets have no permissions: a user who takes the name must not keep the daemon from running.
+func TestLockNamespaceIsNotForUsersToTake(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs to become another user")
+	}
+	cmd := exec.Command("/proc/self/exe", "-test.run=^TestHoldNameAsUser$")
+	cmd.Env = append(os.Environ(), "HOLD_NAME=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	in, _ := cmd.StdinPipe()
+	out, _ := cmd.StdoutPipe()
+	if err := cmd.Start(); err != nil {
+		t.Skipf("cannot become another user here: %v", err)
+	}
+	defer func() { _ = in.Close(); _ = cmd.Wait() }()
+	if _, err := out.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	l, err := LockNamespace(dir, "portald-of-users")
+	if err != nil {
+		t.Fatalf("a user has the name: %v", err)
+	}
+	defer l.Close() //nolint:errcheck // the test is over
+	if _, err := LockNamespace(dir, "portald-of-users"); !errors.Is(err, ErrInUse) {
+		t.Errorf("then the file decides: %v, want ErrInUse", err)
+	}
+}
+
+func TestHoldNameAsUser(t *testing.T) {
+	if os.Getenv("HOLD_NAME") == "" {
+		t.Skip("plays the user of the test above")
+	}
+	l, err := net.Listen("unix", "@l3edge/portald-of-users")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = os.Stdout.WriteString("1")
+	_, _ = os.Stdin.Read(make([]byte, 1))
+	_ = l.Close()
 }

@@ -75,14 +75,22 @@ func (d *wiring) memberFile() string {
 }
 
 func (d *wiring) remember(m kubeobj.Member) {
-	text, err := json.Marshal(m)
-	if err == nil {
-		tmp := d.memberFile() + ".new"
-		err = errors.Join(os.WriteFile(tmp, text, 0o600), os.Rename(tmp, d.memberFile()))
-	}
-	if err != nil {
+	if err := keep(d.memberFile(), m); err != nil {
 		d.log.Warn("cannot keep what the cluster said for a restart", "problem", err)
 	}
+}
+
+// keep writes what an outside party said to a file, whole or not at all.
+func keep(path string, v any) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	tmp := path + ".new"
+	if err := os.WriteFile(tmp, text, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(tmp, path)
 }
 
 func (d *wiring) recallMember() (m kubeobj.Member, ok bool) {

@@ -5,8 +5,13 @@ package main
 import (
 	"cmp"
 	"context"
+	"encoding/json"
+	"errors"
+	"io/fs"
 	"net/netip"
 	"net/url"
+	"os"
+	"path/filepath"
 	"reflect"
 	"sync"
 	"time"
@@ -18,6 +23,8 @@ import (
 const (
 	askPortald   = 500 * time.Millisecond // again, where it did not answer
 	portaldGrace = 5 * time.Second        // a portald that restarts does not shake the fabric
+	portaldFirst = 2 * time.Second        // for an answer that portald has
+	portaldNews  = 4 * time.Second        // for one that it waits with, which is two seconds at most
 )
 
 // vips is what portald said last, and whether the node is being drained.
@@ -71,41 +78,95 @@ func (s portaldVIPs) portals() route.Portals {
 }
 
 // followPortald hears from portald what it has programmed, for as long as anything of it is to be announced. portald
-// answers when there is news, and the connection ends with it: it need not be asked again and again.
+// answers when there is news, and every two seconds when there are none: it need not be asked again and again, and one that
+// hangs is noticed. recalled says that its word is an earlier process's until it speaks.
 func (d *wiring) followPortald(ctx context.Context) error {
-	d.recall()
 	client := control.Dial(d.conf.Load().portald)
 	var answered time.Time // until then
-	state, hears := "", false
+	state, hears := "", d.recalled
 	for ctx.Err() == nil {
 		var st portaldVIPs
 		wished, p := d.conf.Load().vips != (route.VIPWish{}), route.Portals{}
 		var err error
+		asked := time.Now()
 		if wished {
 			p, _ = d.vips.now()
-			err = client.Get(ctx, "/vips?after="+url.QueryEscape(state), &st)
+			st, err = askFor(ctx, client, state)
 		}
 		state = st.State
 		switch {
 		case !wished:
 		case err == nil:
 			hears, p = true, st.portals()
+		case hears && errors.Is(err, context.DeadlineExceeded):
+			hears, answered = false, asked
 		case hears:
 			hears, answered = false, time.Now()
 		case time.Since(answered) > portaldGrace:
 			p.Problem = "portald does not answer"
 		}
 		if d.vips.heard(p) && ctx.Err() == nil {
+			d.rememberPortals(st)
 			d.router.SetIntents(d.intents())
 			d.loop.Trigger()
 		}
 		if wished && err == nil {
 			continue
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(askPortald):
-		}
+		sleep(ctx, askPortald)
 	}
 	return nil
+}
+
+// askFor waits for news of portald; without a state it has some at once.
+func askFor(ctx context.Context, c *control.Client, state string) (st portaldVIPs, err error) {
+	within := portaldNews
+	if state == "" {
+		within = portaldFirst
+	}
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	err = c.Get(ctx, "/vips?after="+url.QueryEscape(state), &st)
+	return st, err
+}
+
+// portalsFile keeps what portald said last, so that service addresses stay announced when both daemons restart at once, as
+// with a new release. It lies on tmpfs.
+func (d *wiring) portalsFile() string {
+	return filepath.Join(filepath.Dir(d.conf.Load().socket), "portals.json")
+}
+
+// rememberPortals keeps what portald said; nothing, when it has said nothing that can be relied on.
+func (d *wiring) rememberPortals(st portaldVIPs) {
+	var err error
+	if st.Synced {
+		err = keep(d.portalsFile(), st)
+	} else {
+		err = d.forgetPortals()
+	}
+	if err != nil {
+		d.log.Warn("cannot keep what portald said for a restart", "problem", err)
+	}
+}
+
+func (d *wiring) forgetPortals() error {
+	if err := os.Remove(d.portalsFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// recallPortals takes up what portald told an earlier process. It holds for as long as portald's own restart may take.
+func (d *wiring) recallPortals() {
+	var st portaldVIPs
+	text, err := os.ReadFile(d.portalsFile())
+	if err == nil {
+		err = json.Unmarshal(text, &st)
+	}
+	switch {
+	case err == nil && st.Synced:
+		d.recalled = d.vips.heard(st.portals())
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		d.log.Warn("cannot read what portald said before", "problem", err)
+	}
 }

@@ -13,6 +13,7 @@ import (
 	"os"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -20,7 +21,7 @@ import (
 	"github.com/l3edge/l3edge/pkg/edge/netns/nstest"
 )
 
-// fakePortald answers GET /vips with text, as soon as it is not what the caller knows, until stopped.
+// fakePortald answers GET /vips with text, as soon as it is not what the caller knows, until stopped. Without a text it hangs.
 func fakePortald(t *testing.T, path string, text *atomic.Value) (stop func()) {
 	t.Helper()
 	l, err := control.Listen(path)
@@ -34,7 +35,7 @@ func fakePortald(t *testing.T, path string, text *atomic.Value) (stop func()) {
 		for r.Context().Err() == nil {
 			now := text.Load().(string)
 			state := fmt.Sprintf("%x", crc32.ChecksumIEEE([]byte(now)))
-			if r.URL.Query().Get("after") != state {
+			if now != "" && r.URL.Query().Get("after") != state {
 				_, _ = fmt.Fprintf(w, `{"state":%q,%s`, state, now[1:])
 				return
 			}
@@ -135,4 +136,63 @@ func TestServiceAddresses(t *testing.T) {
 	if held := l.n1.status(t).Held; len(held) != 2 || held[0].Lacks != "portald does not answer" {
 		t.Errorf("held %v", held)
 	}
+}
+
+// TestAPortaldThatHangs accepts connections, as a process does that is stopped or starves, and answers none.
+func TestAPortaldThatHangs(t *testing.T) {
+	l := newLab(t)
+	startBird(t, l.mls)
+	socket := l.n1.dir + "/portald.sock"
+	const answer = `{"synced":true,"portalNets":["10.100.0.0/16"],"vips":[]}`
+	var text atomic.Value
+	text.Store(answer)
+	defer fakePortald(t, socket, &text)()
+	l.startNode(t, l.n1, "--announce-portal-net", "--portald-socket="+socket)
+	has := func() bool { return l.mls.has(t, "10.100.0.0/16") }
+	within(t, promised, "the portal net", has)
+	changes := start(t, l.mls.Handle, nil, "ip", "-4", "monitor", "route")
+	for quiet := time.Now(); time.Since(quiet) < portaldNews+portaldFirst; time.Sleep(100 * time.Millisecond) { // no news for long
+	}
+	if out := changes.output(); out != "" {
+		t.Errorf("without news the announcement moves:\n%s", out)
+	}
+	text.Store("")
+	within(t, portaldNews+askPortald+2*portaldFirst, "withdrawn", func() bool { return !has() })
+	text.Store(answer)
+	within(t, promised+portaldFirst, "back", has)
+}
+
+// TestBothDaemonsRestart ends routed and portald at once: peers keep the service addresses for as long as portald may take.
+func TestBothDaemonsRestart(t *testing.T) {
+	l := newLab(t)
+	startBird(t, l.mls)
+	socket := l.n1.dir + "/portald.sock"
+	var text atomic.Value
+	text.Store(`{"synced":true,"portalNets":["10.100.0.0/16"],"vips":[{"vip":"203.0.113.7","ready":2}]}`)
+	stop := fakePortald(t, socket, &text)
+	begin := func() {
+		l.startNode(t, l.n1, "--announce-portal-net", "--announce-vips", "--portald-socket="+socket)
+		within(t, 15*time.Second, "session", func() bool {
+			st := l.n1.status(t)
+			return len(st.Sessions) == 1 && st.Sessions[0].Synced
+		})
+	}
+	has := func() bool { return l.mls.has(t, "10.100.0.0/16", "203.0.113.7") }
+	begin()
+	within(t, promised, "service addresses", has)
+
+	changes := start(t, l.mls.Handle, nil, "ip", "-4", "monitor", "route")
+	stop()
+	l.n1.signal(t, syscall.SIGUSR2)
+	begin()
+	stop = fakePortald(t, socket, &text)
+	within(t, promised, "service addresses", func() bool { return has() && len(l.n1.status(t).Announced) == 3 })
+	if out := changes.output(); strings.Contains(out, "Deleted") {
+		t.Errorf("the restart of both shakes the fabric:\n%s", out)
+	}
+
+	stop()
+	l.n1.signal(t, syscall.SIGUSR2)
+	begin()
+	within(t, 2*portaldGrace, "withdrawn when portald stays away", func() bool { return !has() })
 }

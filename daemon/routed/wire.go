@@ -95,6 +95,7 @@ type wiring struct {
 	leaving, handedOver atomic.Bool
 	id                  identity
 	vips                vips
+	recalled            bool // what vips holds of portald is an earlier process's
 
 	known       sync.Once
 	isKnown     chan struct{} // closed when the cluster has said who this node is
@@ -115,7 +116,7 @@ func (d *wiring) run(ctx context.Context, watch *fib.Watch) error {
 	if !d.leaving.Load() {
 		return err
 	}
-	err = errors.Join(err, router.New(router.Options{Kernel: d.table, Log: d.log}).Flush())
+	err = errors.Join(err, router.New(router.Options{Kernel: d.table, Log: d.log}).Flush(), d.forgetPortals())
 	if err == nil {
 		d.log.Info("stopped: sessions closed, routes removed")
 	}
@@ -163,6 +164,10 @@ func (d *wiring) assemble(id identity) error {
 		Collectors: conf.collectors, Neighbor: ra.Neighbor,
 	}
 	cfg.IPv4, cfg.IPv6 = conf.families()
+	d.recall()
+	if cfg.Restarting {
+		d.recallPortals()
+	}
 	sweep := or(conf.restart, 120*time.Second)
 	if conf.transit {
 		cfg.Transit = conf.accept

@@ -189,32 +189,14 @@ func loopback(like netip.Addr) netip.Addr {
 
 // dial connects without binding first, which DialTCP would do: a port that connect(2) chooses may be in use towards other
 // endpoints, one that bind(2) chooses may not, and a node would be out of ports after 28,000 connections to all together.
-//
-// To end a dial with its context is a goroutine more for each connection: a short one is left to its deadline.
 func dial(ctx context.Context, to netip.AddrPort, timeout time.Duration) (*net.TCPConn, error) {
-	d := net.Dialer{KeepAlive: -1, Control: keepAlive}
-	if deadline := time.Now().Add(timeout); timeout <= shortDial {
-		ctx = until{context.WithoutCancel(ctx), deadline}
-	} else {
-		d.Deadline = deadline
-	}
+	d := net.Dialer{Timeout: timeout, KeepAlive: -1, Control: keepAlive}
 	conn, err := d.DialContext(ctx, "tcp", to.String())
 	if err != nil {
 		return nil, err
 	}
 	return conn.(*net.TCPConn), nil
 }
-
-// shortDial is how long the end of the proxy may have to wait for a dial.
-const shortDial = 2 * time.Second
-
-// until is a context that has a deadline and is never done: net waits for it in the poller.
-type until struct {
-	context.Context
-	deadline time.Time
-}
-
-func (u until) Deadline() (time.Time, bool) { return u.deadline, true }
 
 // keepAlive makes the kernel ask silent peers every 15 s whether they still live, and give up after nine times. Accepted
 // sockets inherit it: Go's own way to set it is four system calls for each connection.

@@ -307,3 +307,32 @@ func TestWhereClientsAre(t *testing.T) {
 		stop()
 	}
 }
+
+// A dial gives up when its time is over, though nobody answers at all.
+func TestDialGivesUp(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close() //nolint:errcheck // a test server
+	raw, err := l.(*net.TCPListener).SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) { _ = syscall.Listen(int(fd), 0) }) // one connection waits to be accepted, the next SYN is dropped
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := netip.MustParseAddrPort(l.Addr().String())
+	for range 5 {
+		began := time.Now()
+		c, err := dial(t.Context(), to, 100*time.Millisecond)
+		if err != nil {
+			if took := time.Since(began); took > time.Second {
+				t.Errorf("it took %s to give up: %v", took, err)
+			}
+			return
+		}
+		defer c.Close() //nolint:errcheck // it fills the queue
+	}
+	t.Error("everything was answered")
+}

@@ -55,7 +55,7 @@ type raw struct {
 type config struct {
 	node       string
 	asn        uint32     // 0: from the router ID
-	routerID   netip.Addr // zero: the source address towards the first peer, or the lowest address
+	routerID   netip.Addr // zero: found by findIdentity
 	peers      []bgp.Peer
 	listen     []netip.Prefix
 	listenAs   bgp.Settings

@@ -673,17 +673,22 @@ func TestStartErrors(t *testing.T) {
 	l := newLab(t)
 	startEmbedded(t, l.mls)
 	listening(t, l.mls)
-	second := newHost(t, "second")
+	second := newHost(t, "second") // with another socket: its routes are the same
 	second.Handle = l.mls.Handle
-	second.routed(t, "--listen-range=10.20.30.0/24", "--accept=10.10.0.0/16")
-	<-second.done
-	if !strings.Contains(second.output(), "port 179 is taken by another program; `ss -ltnp sport = :179` names it") {
-		t.Errorf("got %s", second.output())
-	}
 	third := &host{Handle: l.mls.Handle, name: "third", dir: l.mls.dir}
-	third.routed(t, "--listen-range=10.20.30.0/24", "--accept=10.10.0.0/16")
-	<-third.done
-	if !strings.Contains(third.output(), "routed is running already") {
-		t.Errorf("got %s", third.output())
+	for _, h := range []*host{second, third} {
+		h.routed(t, "--listen-range=10.20.30.0/24", "--accept=10.10.0.0/16", "--port=1790")
+		<-h.done
+		if !strings.Contains(h.output(), "routed is running already") {
+			t.Errorf("got %s", h.output())
+		}
+	}
+	var taken net.Listener
+	nstest.Do(t, l.n1.Handle, func() (err error) { taken, err = net.Listen("tcp", ":179"); return err })
+	defer taken.Close()
+	l.startNode(t, l.n1)
+	<-l.n1.done
+	if !strings.Contains(l.n1.output(), "port 179 is taken by another program; `ss -ltnp sport = :179` names it") {
+		t.Errorf("got %s", l.n1.output())
 	}
 }

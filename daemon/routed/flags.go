@@ -34,7 +34,7 @@ func newFlags() *flags {
 	s.StringArrayVar(&f.peers, "peer", nil, "router to talk to, by name, address or link; its ASN is learned unless given; repeatable: `NAME[,interface][,group=NAME][,asn=N][,port=N][,password-file=PATH][,gtsm][,bfd=TIME]`")
 	s.StringArrayVar(&f.raw.PodSubnets, "pod-subnet", nil, "`prefix` of this node's pods; repeatable (default: bridge-l3's in --cni-conf-dir)")
 	number(f, &f.raw.ASN, "asn", "own AS `number` (default: 4200000000 + the low 24 bits of the router ID)")
-	s.StringVar(&f.raw.RouterID, "router-id", "", "BGP identifier, an `address` (default: the source address towards the first peer)")
+	s.StringVar(&f.raw.RouterID, "router-id", "", "BGP identifier, an `address` (default: the source address towards the first peer that there is a way to)")
 	s.StringArrayVar(&f.raw.ListenRanges, "listen-range", nil, "be a router: whoever connects from this `prefix` is a peer; repeatable")
 	s.StringArrayVar(&f.raw.Accept, "accept", nil, "learn what lies inside `prefix[,min=N][,max=N]`; repeatable (default: the /16 around the pod subnet)")
 	s.BoolVar(&f.raw.DefaultRoute, "default-route", false, "learn the default route too")

@@ -4,11 +4,15 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,7 +27,7 @@ import (
 type identity struct {
 	asn      uint32
 	routerID netip.Addr
-	source   netip.Addr // the address towards the first peer; zero when it was not needed
+	source   netip.Addr // the address towards the first peer that there is a way to; zero when it was not needed
 }
 
 // asnBase makes a private 4-byte ASN (RFC 6996) of a router ID: unique among nodes that share a /8.
@@ -34,13 +38,17 @@ func ownASN(id netip.Addr) uint32 {
 	return asnBase + (uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3]))
 }
 
-// findIdentity takes what is configured and finds the rest. The router ID is the IPv4 source address towards the first peer;
-// where there is none, the lowest IPv4 address of the host; and without any, the low 32 bits of the IPv6 source address.
+// findIdentity takes what is configured and finds the rest. The router ID is an earlier process's, if its address is still
+// here; else the IPv4 source address towards the first peer that there is a way to; where there is none, the lowest IPv4
+// address of the host; and without any, the low 32 bits of the IPv6 source address.
 func findIdentity(ctx context.Context, cfg config) (identity, error) {
 	id := identity{asn: cfg.asn, routerID: cfg.routerID, source: cfg.local}
 	if !id.source.IsValid() && !id.routerID.IsValid() && len(cfg.peers) > 0 {
 		var err error
-		if id.source, err = sourceTowards(ctx, cfg.peers[0]); err != nil {
+		if id.routerID, id.source = recallIdentity(cfg); !id.source.IsValid() {
+			id.source, err = sourceTowardsAny(ctx, cfg.peers)
+		}
+		if err != nil && len(cfg.listen) == 0 { // without a way to a peer nothing is missed; a switch is there for others
 			return identity{}, err
 		}
 	}
@@ -75,6 +83,43 @@ func findIdentity(ctx context.Context, cfg config) (identity, error) {
 func low32(a netip.Addr) netip.Addr {
 	b := a.As16()
 	return netip.AddrFrom4([4]byte(b[12:]))
+}
+
+// kept is what a process leaves to the next: with two uplinks, who the node is does not hang on which of them is up first.
+type kept struct {
+	RouterID netip.Addr `json:"routerID"`
+	Source   netip.Addr `json:"source"`
+}
+
+// identityFile lies on tmpfs.
+func identityFile(cfg config) string { return filepath.Join(filepath.Dir(cfg.socket), "identity.json") }
+
+// recallIdentity is what an earlier process kept; nothing, when its address is not this host's any more.
+func recallIdentity(cfg config) (routerID, source netip.Addr) {
+	var k kept
+	text, err := os.ReadFile(identityFile(cfg))
+	if err == nil {
+		err = json.Unmarshal(text, &k)
+	}
+	all, err2 := link.HostPrefixes()
+	if errors.Join(err, err2) != nil || !k.RouterID.Is4() || k.RouterID.IsUnspecified() ||
+		!slices.ContainsFunc(all, func(h link.HostPrefix) bool { return h.Addr == k.Source }) {
+		return netip.Addr{}, netip.Addr{}
+	}
+	return k.RouterID, k.Source
+}
+
+// sourceTowardsAny is the address that this host uses towards the first peer that there is a way to.
+func sourceTowardsAny(ctx context.Context, peers []bgp.Peer) (netip.Addr, error) {
+	var errs []error
+	for _, p := range peers {
+		a, err := sourceTowards(ctx, p)
+		if err == nil {
+			return a, nil
+		}
+		errs = append(errs, err)
+	}
+	return netip.Addr{}, errors.New(strings.ReplaceAll(errors.Join(errs...).Error(), "\n", "; "))
 }
 
 // sourceTowards is the address that this host uses towards a peer.
@@ -157,6 +202,9 @@ func (d *wiring) identify(ctx context.Context) (identity, bool) {
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, time.Second) {
 		id, err := findIdentity(ctx, *d.conf.Load())
 		if err == nil {
+			if err := keep(identityFile(*d.conf.Load()), kept{id.routerID, id.source}); err != nil {
+				d.log.Warn("cannot keep the router ID for a restart", "problem", err)
+			}
 			return id, true
 		}
 		if err.Error() != told && ctx.Err() == nil {

@@ -142,15 +142,16 @@ func (d *wiring) rememberPortals(st portaldVIPs) {
 	if st.Synced {
 		err = keep(d.portalsFile(), st)
 	} else {
-		err = d.forgetPortals()
+		err = forget(d.portalsFile())
 	}
 	if err != nil {
 		d.log.Warn("cannot keep what portald said for a restart", "problem", err)
 	}
 }
 
-func (d *wiring) forgetPortals() error {
-	if err := os.Remove(d.portalsFile()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+// forget removes a file that may be there.
+func forget(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	return nil

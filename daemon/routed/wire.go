@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/l3edge/l3edge/pkg/core/mark"
 	"github.com/l3edge/l3edge/pkg/core/route"
 	"github.com/l3edge/l3edge/pkg/edge/bgp"
 	"github.com/l3edge/l3edge/pkg/edge/control"
@@ -40,12 +41,13 @@ func daemon(ctx context.Context, f *flags, cfg config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	socket, err := control.Listen(cfg.socket)
+	socket, release, err := claim(cfg.socket)
 	if errors.Is(err, control.ErrInUse) {
 		return fmt.Errorf("routed is running already: %w", err)
 	} else if err != nil {
 		return err
 	}
+	defer release()
 	forward(cfg, log)
 	d := &wiring{up: map[string]bool{}, flags: f, log: log, table: table, state: newState(cfg), isKnown: make(chan struct{}), clusterNews: make(chan struct{}, 1)}
 	follow, err := d.cluster(cfg)
@@ -64,6 +66,19 @@ func daemon(ctx context.Context, f *flags, cfg config, log *slog.Logger) error {
 		task.Task{Name: "configuration", Run: d.followConfig},
 		task.Task{Name: "routing", Run: func(ctx context.Context) error { return d.run(ctx, watch) }},
 	)...)
+}
+
+// claim comes before anything is touched: of two routed in one network namespace each would take the other's routes for
+// left over, whatever sockets they have.
+func claim(socket string) (l net.Listener, release func(), err error) {
+	lock, err := control.LockNamespace(mark.RunDir, "routed")
+	if err != nil {
+		return nil, nil, err
+	}
+	if l, err = control.Listen(socket); err != nil {
+		return nil, nil, errors.Join(err, lock.Close())
+	}
+	return l, func() { _ = lock.Close() }, nil
 }
 
 // together runs tasks side by side. A failure ends them all; main tells of it, once. It is no wish to leave the fabric: peers
@@ -116,7 +131,7 @@ func (d *wiring) run(ctx context.Context, watch *fib.Watch) error {
 	if !d.leaving.Load() {
 		return err
 	}
-	err = errors.Join(err, router.New(router.Options{Kernel: d.table, Log: d.log}).Flush(), d.forgetPortals())
+	err = errors.Join(err, router.New(router.Options{Kernel: d.table, Log: d.log}).Flush(), forget(d.portalsFile()), forget(identityFile(*d.conf.Load())))
 	if err == nil {
 		d.log.Info("stopped: sessions closed, routes removed")
 	}

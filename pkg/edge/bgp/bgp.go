@@ -26,6 +26,7 @@ import (
 	"github.com/l3edge/l3edge/pkg/core/peer"
 	"github.com/l3edge/l3edge/pkg/core/route"
 	"github.com/l3edge/l3edge/pkg/edge/bgp/learned"
+	"github.com/l3edge/l3edge/pkg/edge/bgp/reach"
 	"github.com/l3edge/l3edge/pkg/edge/bgp/say"
 	"github.com/l3edge/l3edge/pkg/edge/bgp/session"
 )
@@ -170,7 +171,7 @@ func (s *Speaker) Started() <-chan struct{} { return s.started }
 // was called. A port that is taken is an error at once. No peer is talked to before the first Announce: End-of-RIB
 // after an empty table would make the peers sweep the routes that they kept over our restart.
 func (s *Speaker) Run(ctx context.Context) error {
-	s.srv = server.NewBgpServer(server.LoggerOption(slog.New(overhear{atLeast{handler(s.log), slog.LevelWarn}, s.hasSaid, ""}), nil))
+	s.srv = server.NewBgpServer(server.LoggerOption(reach.Log(s.log, s.hasSaid), nil))
 	go s.srv.Serve()
 	if err := s.start(ctx); err != nil {
 		return errors.Join(err, s.srv.StopBgp(context.WithoutCancel(ctx), &api.StopBgpRequest{}))
@@ -213,7 +214,7 @@ func (s *Speaker) start(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("start bgp: %w", err)
 	}
-	if err := farthest(s.srv); err != nil {
+	if err := reach.Farthest(s.srv, say.MaxTTL); err != nil {
 		return err
 	}
 	for _, step := range []func(context.Context) error{s.assignPolicies, s.watch, s.tellCollectors} {

@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package bgp
+package reach
 
 import (
 	"context"
 	"log/slog"
 	"net/netip"
 )
+
+// Log is gobgp's logger: its warnings go to log (nil: nowhere), and why a peer says that it ends the session to told.
+func Log(log *slog.Logger, told func(peer netip.Addr, reason string)) *slog.Logger {
+	return slog.New(overhear{atLeast{handler(log), slog.LevelWarn}, told, ""})
+}
 
 // handler is where gobgp's own log goes.
 func handler(log *slog.Logger) slog.Handler {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package bgp
+// Package reach is what gobgp has no door for. Tests fail when an update of gobgp moves any of it.
+package reach
 
 import (
 	"context"
@@ -12,17 +13,13 @@ import (
 
 	"github.com/osrg/gobgp/v4/pkg/server"
 	"golang.org/x/sys/unix"
-
-	"github.com/l3edge/l3edge/pkg/edge/bgp/say"
 )
 
-// What gobgp has no door for we reach for. Tests fail when an update of gobgp moves any of it.
-
-// handIn gives the connection to gobgp as if its listener had accepted it. gobgp has no door for that, so we reach for
+// HandIn gives a connection to gobgp as if its listener had accepted it. gobgp has no door for that, so we reach for
 // the channel between its listener and its server; TestAcceptChannel fails when an update of gobgp moves it.
-func (s *Speaker) handIn(ctx context.Context, conn net.Conn) {
+func HandIn(ctx context.Context, srv *server.BgpServer, conn net.Conn) {
 	select {
-	case acceptChannel(s.srv) <- conn:
+	case acceptChannel(srv) <- conn:
 	case <-ctx.Done():
 		_ = conn.Close()
 	}
@@ -37,8 +34,8 @@ func acceptChannel(srv *server.BgpServer) chan<- net.Conn {
 	return *(*chan net.Conn)(unsafe.Pointer(f.UnsafeAddr()))
 }
 
-// farthest lets peers with GTSM accept what we send from IPv6 listeners: gobgp v4.8 sets the TTL of IPv4 on them.
-func farthest(srv *server.BgpServer) error {
+// Farthest lets peers with GTSM accept what we send from IPv6 listeners: gobgp v4.8 sets the TTL of IPv4 on them.
+func Farthest(srv *server.BgpServer, ttl int) error {
 	f := reflect.ValueOf(srv).Elem().FieldByName("listeners")
 	all := reflect.NewAt(f.Type(), unsafe.Pointer(f.UnsafeAddr())).Elem()
 	var errs []error
@@ -50,7 +47,7 @@ func farthest(srv *server.BgpServer) error {
 		raw, err := l.SyscallConn()
 		if err == nil {
 			err = errors.Join(raw.Control(func(fd uintptr) {
-				errs = append(errs, unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, say.MaxTTL))
+				errs = append(errs, unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_UNICAST_HOPS, ttl))
 			}))
 		}
 		errs = append(errs, err)

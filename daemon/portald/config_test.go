@@ -83,7 +83,7 @@ func TestUnit(t *testing.T) {
 		if _, err := parse(strings.Fields(command), os.Stderr); err != nil {
 			t.Errorf("%s: %v", command, err)
 		}
-		for _, need := range []string{"Type=notify\n", "FileDescriptorStoreMax=", "RuntimeDirectoryPreserve=yes\n"} {
+		for _, need := range []string{"StartLimitIntervalSec=0\n\n[Service]\n", "Restart=always\n", "Type=notify\n", "FileDescriptorStoreMax=", "RuntimeDirectoryPreserve=yes\n"} {
 			if !strings.Contains(string(unit), "\n"+need) {
 				t.Errorf("the unit lacks %s", need)
 			}

@@ -330,13 +330,17 @@ func TestUnit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	unit, _, _ := strings.Cut(string(text), "\n[Service]\n")
+	if !strings.Contains(unit, "\nStartLimitIntervalSec=0\n") {
+		t.Error("after a few failures systemd leaves the node without routes: [Unit] lacks StartLimitIntervalSec=0")
+	}
 	keys := map[string]string{}
 	for line := range strings.Lines(string(text)) {
 		if k, v, ok := strings.Cut(strings.TrimSpace(line), "="); ok && !strings.HasPrefix(k, "#") {
 			keys[k] = v
 		}
 	}
-	for k, want := range map[string]string{"Type": "notify", "KillSignal": "SIGTERM", "RestartKillSignal": "SIGUSR2", "RuntimeDirectoryPreserve": "yes"} {
+	for k, want := range map[string]string{"Type": "notify", "KillSignal": "SIGTERM", "RestartKillSignal": "SIGUSR2", "Restart": "always", "RuntimeDirectoryPreserve": "yes"} {
 		if keys[k] != want {
 			t.Errorf("%s=%s, want %s", k, keys[k], want)
 		}

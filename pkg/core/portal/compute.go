@@ -51,6 +51,7 @@ func claims(st *service.State, o *Options) []claim {
 					p.Endpoints, p.OnEmpty = pick.internal.Endpoints, pick.internal.OnEmpty
 				default:
 					p.Endpoints, p.OnEmpty, p.Outside = pick.cluster.Endpoints, pick.cluster.OnEmpty, pick.outside
+					p.Local = svc.ExternalPolicy == service.Local
 				}
 				if kind == LoadBalancer {
 					p.Sources = family(svc.SourceRanges, v4)
@@ -251,12 +252,8 @@ func compareNames(a, b service.PortName) int {
 	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name.Name, b.Name.Name), cmp.Compare(a.Port, b.Port))
 }
 
-// here lists what is on the node: pod subnets and addresses. Empty when no pod subnet is known, because then nobody can
-// tell pods of this node from others'.
+// here lists what is on the node, as far as is known: pod subnets and addresses.
 func here(n node.Node) []netip.Prefix {
-	if len(n.PodSubnets) == 0 {
-		return nil
-	}
 	out := slices.Clone(n.PodSubnets)
 	for _, a := range n.Addresses {
 		if _, pod := n.Owns(a); !pod {

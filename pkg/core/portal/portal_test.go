@@ -159,7 +159,7 @@ func tell(t *testing.T, tab Table, packet string) string {
 	words := []string{out.Verdict.String()}
 	for _, e := range out.Endpoints {
 		w := e.String()
-		if tab.Source(p.From, e.Addr()) != Keep {
+		if tab.Source(p.From, Key{p.To, p.Protocol, p.Port}, e.Addr()) != Keep {
 			w += "*"
 		}
 		words = append(words, w)
@@ -406,7 +406,35 @@ func TestTopology(t *testing.T) {
 	})
 }
 
-// A node that does not know its pod subnets serves, but rewrites nothing it cannot be sure of.
+// A node that does not know its pods: who is not the node itself is elsewhere, endpoints are here by its name.
+func TestUnknownPods(t *testing.T) {
+	o := options()
+	o.Node.PodSubnets = nil
+	checkOn(t, o, []string{
+		"open vip=10.100.0.1 lb=198.51.100.1 ext=192.0.2.1 ports=80+30080", "open <- 10.10.10.2:80@kubminion1 10.10.20.2:80@kubminion2",
+		"kept vip=10.100.0.2 lb=198.51.100.2 ext=192.0.2.2 ports=80+30081 etp=local", "kept <- 10.10.10.2:80@kubminion1 10.10.20.2:80@kubminion2",
+		"away lb=198.51.100.3 ports=80+30082 etp=local", "away <- 10.10.20.2:80@kubminion2",
+		"self vip=10.100.0.4 ports=80 itp=local", "self <- 10.10.10.2:80@kubminion1 10.10.20.2:80@kubminion2",
+		"host ports=80+30083", "host <- 10.20.30.62:80 10.20.30.63:80",
+		"all ports=80+30084 etp=local", "all <- 10.10.10.2:80@kubminion1",
+	}, []row{
+		{"a NodePort comes back this way from wherever", "172.16.0.100 -> 10.20.30.62:30080", "forward 10.10.10.2:80* 10.10.20.2:80*"},
+		{"so does a load balancer's address", "172.16.0.100 -> 198.51.100.1:80", "forward 10.10.10.2:80* 10.10.20.2:80*"},
+		{"and an external one", "172.16.0.100 -> 192.0.2.1:80", "forward 10.10.10.2:80* 10.10.20.2:80*"},
+		{"but not from the node itself", "10.20.30.62 -> 10.20.30.62:30080", "forward 10.10.10.2:80 10.10.20.2:80"},
+		{"nor to a process of the node", "172.16.0.100 -> 10.20.30.62:30083", "forward 10.20.30.62:80 10.20.30.63:80*"},
+		{"a ClusterIP leaves the source of what may be a pod alone", "10.10.10.7 -> 10.100.0.1:80", "forward 10.10.10.2:80 10.10.20.2:80"},
+		{"external policy Local: endpoints here by the node's name, the source stays", "172.16.0.100 -> 198.51.100.2:80", "forward 10.10.10.2:80"},
+		{"also at a NodePort", "172.16.0.100 -> 10.20.30.62:30081", "forward 10.10.10.2:80"},
+		{"also if all are here", "172.16.0.100 -> 10.20.30.62:30084", "forward 10.10.10.2:80"},
+		{"and silence if none is", "172.16.0.100 -> 198.51.100.3:80", "silence"},
+		{"while the node itself has all", "10.20.30.62 -> 198.51.100.3:80", "forward 10.10.20.2:80"},
+		{"internal policy Local goes by the name too", "10.10.10.7 -> 10.100.0.4:80", "forward 10.10.10.2:80"},
+		{"what may be a pod balanced to itself is rewritten", "10.10.10.2 -> 10.100.0.4:80", "forward 10.10.10.2:80*"},
+	})
+}
+
+// A node of which nothing is known serves, but rewrites nothing it cannot be sure of.
 func TestUnknownNode(t *testing.T) {
 	tab := Compute(world(t, []string{"web vip=10.100.0.1 ports=80", "web <- 10.10.10.2:80 10.10.20.2:80"}), Options{})
 	for packet, want := range map[string]string{

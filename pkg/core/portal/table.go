@@ -69,6 +69,7 @@ type Portal struct {
 	Service     service.PortName
 	Kind        Kind
 	OnEmpty     Empty
+	Local       bool // external policy Local, of any Kind but ClusterIP: clients elsewhere meet endpoints of this node only
 	Endpoints   []netip.AddrPort
 	Outside     *Choice           // for clients that are not on this node; nil: the same
 	Affinity    time.Duration     // ClientIP session affinity; 0: none
@@ -86,7 +87,7 @@ func (p Portal) For(inside bool) Choice {
 
 // Equal reports that both portals treat every client alike.
 func (p Portal) Equal(o Portal) bool {
-	same := p.Service == o.Service && p.Kind == o.Kind && p.OnEmpty == o.OnEmpty && p.Affinity == o.Affinity &&
+	same := p.Service == o.Service && p.Kind == o.Kind && p.OnEmpty == o.OnEmpty && p.Local == o.Local && p.Affinity == o.Affinity &&
 		slices.Equal(p.Endpoints, o.Endpoints) && slices.Equal(p.Sources, o.Sources) && maps.Equal(p.Annotations, o.Annotations)
 	if !same || (p.Outside == nil) != (o.Outside == nil) {
 		return false
@@ -98,8 +99,8 @@ func (p Portal) Equal(o Portal) bool {
 type Table struct {
 	Portals map[Key]Portal
 	Nets    []netip.Prefix // portal nets: addresses inside that no Service holds are rejected, never routed
-	Here    []netip.Prefix // what is on this node: its pod subnets and its own addresses; empty: unknown, everything is
-	Pods    []netip.Prefix // its pod subnets alone; empty: unknown
+	Here    []netip.Prefix // what is known to be on this node: its pod subnets and its own addresses; empty: unknown, everything is
+	Pods    []netip.Prefix // its pod subnets alone; none of a family: unknown, its pods count as clients elsewhere
 	Refused []Refusal      // what could not be served, sorted by service
 
 	step step
@@ -178,6 +179,21 @@ func (t Table) Inside(a netip.Addr) bool { return len(t.Here) == 0 || within(t.H
 // node's own, or any address of a portal net. What its portals do not take is rejected.
 func (t Table) Guarded(a netip.Addr, k Kind) bool {
 	return k == ClusterIP || k == LoadBalancer && !within(t.Here, a)
+}
+
+// KnowsPods reports that the node's pods of a's family can be told from others'.
+func (t Table) KnowsPods(a netip.Addr) bool {
+	return slices.ContainsFunc(t.Pods, func(p netip.Prefix) bool { return p.Addr().Is4() == a.Is4() })
+}
+
+// ComesBack reports that flows to a portal whose client and endpoint are not known to be on this node have their source
+// rewritten, so that the answers come back this way. Under policy Local the endpoint is here, whatever its address; and
+// where the node's pods are unknown most clients of ClusterIPs are such pods, whose source nobody may touch.
+func (t Table) ComesBack(k Key, p Portal) bool {
+	if p.Kind == ClusterIP {
+		return t.KnowsPods(k.Addr)
+	}
+	return !p.Local
 }
 
 func within(ps []netip.Prefix, a netip.Addr) bool {

@@ -106,7 +106,7 @@ func ping(t Table, p Packet) Outcome {
 type Rewrite uint8
 
 // Keep: it is not. Hairpin: the pod would answer itself past the node. ReturnPath: neither client nor endpoint is on
-// this node, so the endpoint's answer would go to the client directly, from an address it never dialled.
+// this node, as far as is known, so the endpoint's answer would go to the client directly, from an address it never dialled.
 const (
 	Keep Rewrite = iota
 	Hairpin
@@ -122,13 +122,18 @@ func (r Rewrite) String() string {
 	}[r]
 }
 
-// Source decides whether the source of a flow from a client is rewritten when it goes to the endpoint.
-func (t Table) Source(client, endpoint netip.Addr) Rewrite {
+// Source decides whether the source of a flow from a client that dialled a portal is rewritten when it goes to the endpoint.
+func (t Table) Source(client netip.Addr, dialled Key, endpoint netip.Addr) Rewrite {
 	switch {
-	case client == endpoint && (len(t.Pods) == 0 || within(t.Pods, endpoint)):
+	case client == endpoint && t.MeetsItself(endpoint):
 		return Hairpin
-	case !t.Inside(client) && !t.Inside(endpoint):
+	case !t.Inside(client) && !t.Inside(endpoint) && t.ComesBack(dialled, t.Portals[dialled]):
 		return ReturnPath
 	}
 	return Keep
+}
+
+// MeetsItself reports that an endpoint may be a pod of this node, which a portal may lead to itself.
+func (t Table) MeetsItself(endpoint netip.Addr) bool {
+	return !t.KnowsPods(endpoint) || within(t.Pods, endpoint)
 }

@@ -203,7 +203,7 @@ func (t *tracer) answer(h view.Host, in string, out portal.Outcome) bool {
 	t.dst = t.p.Backend
 	t.step(h, "rule", fmt.Sprintf("nftables: %s is one of %d endpoints", t.first, len(out.Endpoints)),
 		fmt.Sprintf("the destination becomes %s: %s is on no interface anywhere, it only stands for the service %s", t.dst, t.first.Addr(), ps[0].Name()), nil)
-	if why := Table(h).Source(client, t.dst.Addr()); why != portal.Keep {
+	if why := Table(h).Source(client, portal.Key{Addr: t.first.Addr(), Protocol: service.TCP, Port: t.first.Port()}, t.dst.Addr()); why != portal.Keep {
 		t.src = t.sourceOn(h, t.dst.Addr())
 		t.step(h, "rule", "nftables: masquerade", fmt.Sprintf("the source becomes %s: %s", t.src, why), nil)
 	}

@@ -70,15 +70,17 @@ func shared(t *portal.Table, k portal.Key, p portal.Portal, put func(elemKey)) {
 			put(elemKey{set: setPing, key: addr})
 		}
 	}
-	if p.Kind == portal.NodePort {
+	switch {
+	case !t.ComesBack(k, p):
+	case p.Kind == portal.NodePort:
 		put(elemKey{set: setNodes, key: addr})
 		put(elemKey{set: setPorts, key: portKey(k.Port)})
-	} else {
+	default:
 		put(elemKey{set: setMasq, key: addr})
 	}
 	hairpin := func(eps []netip.AddrPort) {
 		for _, ep := range eps {
-			if a := ep.Addr(); t.Source(a, a) == portal.Hairpin {
+			if a := ep.Addr(); t.MeetsItself(a) {
 				put(elemKey{set: setHairpin, key: addrKey(a) + addrKey(a)})
 			}
 		}

@@ -156,7 +156,7 @@ func (w *world) agree(p portal.Packet) string {
 		return ""
 	}
 	kept := seen == p.From.String()
-	if why := w.table.Source(p.From, ep); kept != (why == portal.Keep) {
+	if why := w.table.Source(p.From, portal.Key{Addr: p.To, Protocol: p.Protocol, Port: p.Port}, ep); kept != (why == portal.Keep) {
 		w.t.Errorf("%v -> %v:%d by %v: the endpoint saw %s, but %s", p.From, p.To, p.Port, ep, seen, why)
 	}
 	return by
@@ -221,6 +221,28 @@ func TestTrafficOfEverySort(t *testing.T) {
 			if got := ping(t, h, to); got != (want.Verdict == portal.Answer) {
 				t.Errorf("ping from %s to %s answered: %v, Trace says %v", from, to, got, want.Verdict)
 			}
+		}
+	}
+}
+
+// With the pods unknown what comes from elsewhere comes back this way, and policy Local goes by the node's name.
+func TestTrafficWhereThePodsAreUnknown(t *testing.T) {
+	w := newWorld(t)
+	o := options()
+	o.Node.PodSubnets = nil
+	s := newSnapshot().
+		add(service.Service{ClusterIPs: addrs("10.100.0.40"), LoadBalancers: addrs("198.51.100.1"), Ports: tcp(80, 30080)}, "lb", "10.10.10.2:8080", "10.10.20.2:8080").
+		add(service.Service{LoadBalancers: addrs("198.51.100.2"), Ports: tcp(80, 30081), ExternalPolicy: service.Local}, "keep", "10.10.10.2:8080", "10.10.20.2:8080").
+		add(service.Service{LoadBalancers: addrs("198.51.100.3"), Ports: tcp(80), ExternalPolicy: service.Local}, "away", "10.10.20.2:8080")
+	for _, eps := range s.Endpoints {
+		for i := range eps {
+			eps[i].Node = map[bool]string{true: "kubminion1", false: "kubminion2"}[strings.HasPrefix(eps[i].Addr.String(), "10.10.10.")]
+		}
+	}
+	w.apply(s.table(o))
+	for _, from := range []string{"10.10.10.2", "10.10.10.3", "10.20.30.62", "172.16.0.100"} {
+		for _, to := range []string{"10.100.0.40:80", "198.51.100.1:80", "10.20.30.62:30080", "198.51.100.2:80", "10.20.30.62:30081", "198.51.100.3:80"} {
+			w.several(packet(from, to))
 		}
 	}
 }

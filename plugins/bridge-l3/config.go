@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"io/fs"
+	"time"
 
 	"github.com/l3edge/l3edge/pkg/core/attach"
 	"github.com/l3edge/l3edge/pkg/core/podnet"
@@ -30,6 +31,23 @@ func problems(c *cni.Call) error {
 	return err
 }
 
+// patience is how long an ADD waits for a node file that names the node's subnets: after a boot the runtime makes pods
+// while routed starts, and whoever is refused then is asked for again ten seconds later (kubelet) or never.
+var patience = 10 * time.Second
+
+// errUnknownSubnet means that nobody has said yet which subnets are this node's.
+var errUnknownSubnet = errors.New("this node's pod subnet is not known: the configuration has no subnet")
+
+// await is complete for an ADD. A configuration that has its subnet never waits.
+func await(conf *podnet.Config) error {
+	for end := time.Now().Add(patience); ; time.Sleep(20 * time.Millisecond) {
+		err := complete(conf)
+		if !errors.Is(err, errUnknownSubnet) || time.Now().After(end) {
+			return err
+		}
+	}
+}
+
 // complete takes the subnets from the node file when the configuration has none.
 func complete(conf *podnet.Config) error {
 	if !conf.WantsSubnets() {
@@ -37,7 +55,7 @@ func complete(conf *podnet.Config) error {
 	}
 	n, err := nodefile.Read(conf.NodeFile)
 	if errors.Is(err, fs.ErrNotExist) {
-		return cni.Errorf(cni.CodeNotAvailable, "this node's pod subnet is not known: the configuration has no subnet, and %s is not there (is routed running?)", conf.NodeFile)
+		return cni.Errorf(cni.CodeNotAvailable, "%w, and %s is not there (is routed running?)", errUnknownSubnet, conf.NodeFile)
 	}
 	if err != nil {
 		return cni.Errorf(cni.CodeNotAvailable, "%w", err)
@@ -46,7 +64,7 @@ func complete(conf *podnet.Config) error {
 		return cni.Errorf(cni.CodeNotAvailable, "%s: %w", conf.NodeFile, err)
 	}
 	if conf.WantsSubnets() {
-		return cni.Errorf(cni.CodeNotAvailable, "%s names no pod subnet", conf.NodeFile)
+		return cni.Errorf(cni.CodeNotAvailable, "%w, and %s names none", errUnknownSubnet, conf.NodeFile)
 	}
 	return nil
 }

@@ -4,12 +4,19 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
+	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/l3edge/l3edge/pkg/core/node"
 	"github.com/l3edge/l3edge/pkg/core/podnet"
 	"github.com/l3edge/l3edge/pkg/edge/cni"
+	"github.com/l3edge/l3edge/pkg/edge/netns/nstest"
+	"github.com/l3edge/l3edge/pkg/edge/nodefile"
 )
 
 func call(t testing.TB, config string) *cni.Call {
@@ -64,6 +71,40 @@ CNI_ARGS IP: "10.0.0.300" is not an address
 args.cni.mac: "x" is not a MAC address`
 	if got := err.Error(); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestSubnetFromTheNodeFile(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "node.json")
+	l := newLab(t, fmt.Sprintf(`"nodeFile":%q`, file))
+	p := l.pod("a")
+	l.refused("ADD", p, 50, "is routed running?")
+	say := func(subnets ...string) {
+		t.Helper()
+		n := node.Node{Name: "kubminion1"}
+		for _, s := range subnets {
+			n.PodSubnets = append(n.PodSubnets, netip.MustParsePrefix(s))
+		}
+		if err := nodefile.Write(file, n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	say()
+	l.refused("ADD", p, 50, "names none")
+	// A pod that the runtime makes before routed has said anything.
+	early := time.AfterFunc(300*time.Millisecond, func() { say("10.10.10.0/24", "fd00:10::/64") })
+	defer early.Stop()
+	if got := addresses(l.add(p)); got != "10.10.10.2/24 fd00:10::2/64" {
+		t.Errorf("addresses %s", got)
+	}
+	l.must("CHECK", p)
+	reach(t, p.ns, l.node, "fd00:10::1")
+	if out := nstest.Run(t, l.node, "ip", "-br", "addr", "show", "cni0"); !strings.Contains(out, "fd00:10::1/64") {
+		t.Errorf("bridge:\n%s", out)
+	}
+	l.must("DEL", p)
+	if left := l.left(); left != "" {
+		t.Errorf("left behind: %s", left)
 	}
 }
 

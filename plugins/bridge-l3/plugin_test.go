@@ -28,6 +28,7 @@ import (
 func TestMain(m *testing.M) {
 	if os.Getenv("CNI_COMMAND") != "" {
 		hostPortDir = os.Getenv("BRIDGE_TEST_HOSTPORTS")
+		patience = 2 * time.Second
 		hostLocalDir, defaultLeaseDir = filepath.Join(filepath.Dir(hostPortDir), "hostlocal"), filepath.Join(filepath.Dir(hostPortDir), "default")
 		main()
 		return
@@ -528,28 +529,6 @@ func TestStatus(t *testing.T) {
 	l.refused("STATUS", p, 50, "x0 is not a bridge")
 	l.keys = `"nodeFile":"/nowhere/node.json"`
 	l.refused("STATUS", p, 50, "/nowhere/node.json is not there")
-}
-
-func TestSubnetFromTheNodeFile(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "node.json")
-	l := newLab(t, fmt.Sprintf(`"nodeFile":%q`, file))
-	p := l.pod("a")
-	l.refused("ADD", p, 50, "is routed running?")
-	if err := os.WriteFile(file, []byte(`{"node":"kubminion1","podSubnets":["10.10.10.0/24","fd00:10::/64"]}`), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if got := addresses(l.add(p)); got != "10.10.10.2/24 fd00:10::2/64" {
-		t.Errorf("addresses %s", got)
-	}
-	l.must("CHECK", p)
-	reach(t, p.ns, l.node, "fd00:10::1")
-	if out := nstest.Run(t, l.node, "ip", "-br", "addr", "show", "cni0"); !strings.Contains(out, "fd00:10::1/64") {
-		t.Errorf("bridge:\n%s", out)
-	}
-	l.must("DEL", p)
-	if left := l.left(); left != "" {
-		t.Errorf("left behind: %s", left)
-	}
 }
 
 func TestAskedForAddressesAndMAC(t *testing.T) {

@@ -24,7 +24,7 @@ func add(c *cni.Call) (*cni.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := complete(&conf); err != nil {
+	if err := await(&conf); err != nil {
 		return nil, err
 	}
 	dns := c.Net.DNS

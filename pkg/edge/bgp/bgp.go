@@ -83,7 +83,8 @@ type Speaker struct {
 	self      say.Self
 	log       *slog.Logger
 	onSession func(Session)
-	sendAll   func(peer netip.Addr) // softOut, but for tests
+	sendAll   func(peer netip.Addr)                                        // softOut, but for tests
+	lookUp    func(ctx context.Context, name string) ([]netip.Addr, error) // lookUp, but for tests
 	srv       *server.BgpServer
 	started   chan struct{}
 	ready     chan struct{} // closed by the first Announce
@@ -122,7 +123,7 @@ func New(cfg Config, log *slog.Logger, onSession func(Session)) *Speaker {
 		ASN: cfg.ASN, RouterID: cfg.RouterID, LocalAddress: cfg.LocalAddress, IPv4: cfg.IPv4, IPv6: cfg.IPv6,
 		Hold: cfg.Hold, RestartTime: cfg.RestartTime, Restarting: cfg.Restarting,
 	}
-	s.sendAll = s.softOut
+	s.sendAll, s.lookUp = s.softOut, lookUp
 	s.begin = sync.OnceFunc(func() { close(s.ready) })
 	s.learned = learned.New()
 	s.sessions = session.New(names(cfg.Peers)...)

@@ -3,6 +3,7 @@
 package bgp
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -78,26 +79,25 @@ func (s *Speaker) followPeers(ctx context.Context, peers []Peer) error {
 func (s *Speaker) dropPeers(ctx context.Context, running map[string]kept, peers []Peer) error {
 	for name, k := range running {
 		old := *k.peer.Load()
-		if i := slices.IndexFunc(peers, func(p Peer) bool { return p.Name == name }); i >= 0 && reflect.DeepEqual(peers[i].Fixed(), old.Fixed()) {
+		why := "no longer a peer"
+		if i := slices.IndexFunc(peers, func(p Peer) bool { return p.Name == name }); i >= 0 {
 			if reflect.DeepEqual(peers[i], old) {
 				continue
 			}
-			k.peer.Store(&peers[i])
-			if err := s.resettle(ctx, peers[i]); err != nil {
-				return err
+			if reflect.DeepEqual(peers[i].Fixed(), old.Fixed()) {
+				k.peer.Store(&peers[i])
+				if err := s.resettle(ctx, peers[i]); err != nil {
+					return err
+				}
+				continue
 			}
-			continue
+			why = "settings changed"
 		}
 		k.stop()
 		<-k.done
 		delete(running, name)
-		if addr := s.sessions.Address(name); addr.IsValid() {
-			if err := s.forgetPeer(ctx, old, addr, "no longer a peer"); err != nil {
-				return err
-			}
-			if _, err := s.changePolicy(ctx, func(in *say.Policy) { delete(in.Peers, addr) }); err != nil {
-				return err
-			}
+		if err := s.leavePeer(ctx, old, s.sessions.Address(name), why); err != nil {
+			return err
 		}
 		s.sessions.Dismiss(name)
 	}
@@ -124,7 +124,7 @@ func (s *Speaker) keepPeer(ctx context.Context, now *atomic.Pointer[Peer]) error
 	wait := retryFirst // between attempts; it grows until a session stands
 	for {
 		p := *now.Load()
-		addr, err := s.resolve(ctx, p)
+		addr, err := s.resolve(ctx, p, have)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -136,18 +136,16 @@ func (s *Speaker) keepPeer(ctx context.Context, now *atomic.Pointer[Peer]) error
 			wait = pause(ctx, wait, most(p))
 			continue
 		case err == nil && addr != have:
-			if have.IsValid() {
-				if err := s.forgetPeer(ctx, p, have, "its name has another address now"); err != nil {
-					return err
-				}
-				if _, err := s.changePolicy(ctx, func(in *say.Policy) { delete(in.Peers, have) }); err != nil {
-					return err
-				}
-			}
-			if err := s.addPeer(ctx, *now.Load(), addr); err != nil {
+			if err := s.leavePeer(ctx, p, have, "another of its addresses is used now"); err != nil {
 				return err
 			}
 			have = addr
+			if err := s.addPeer(ctx, *now.Load(), addr); err != nil {
+				have = netip.Addr{}
+				s.report(p.Name, Idle, err.Error())
+				wait = pause(ctx, wait, most(p))
+				continue
+			}
 		}
 		wait = s.connect(ctx, p, have, wait)
 		if s.sessions.MustRenew(have) {
@@ -157,11 +155,25 @@ func (s *Speaker) keepPeer(ctx context.Context, now *atomic.Pointer[Peer]) error
 			after := s.sessions.Renewed(have)
 			pause(ctx, after, after)
 			if err := s.addPeer(ctx, *now.Load(), have); err != nil {
-				return err
+				have = netip.Addr{}
+				s.report(p.Name, Idle, err.Error())
 			}
 			wait = pause(ctx, wait, most(p)) // a peer that flaps is not met more often than this
 		}
 	}
+}
+
+// leavePeer ends all that there is with a peer at an address; an invalid one is none.
+func (s *Speaker) leavePeer(ctx context.Context, p Peer, addr netip.Addr, why string) error {
+	if !addr.IsValid() {
+		return nil
+	}
+	if err := s.forgetPeer(ctx, p, addr, why); err != nil {
+		return err
+	}
+	s.sessions.Release(p.Name)
+	_, err := s.changePolicy(ctx, func(in *say.Policy) { delete(in.Peers, addr) })
+	return err
 }
 
 // farewell is for how long an ended session may take to come to rest inside gobgp.
@@ -198,23 +210,37 @@ func (s *Speaker) listenRanges(ctx context.Context) error {
 	return nil
 }
 
+// addPeer has gobgp speak with a peer at an address. An error is the peer's own trouble, and may pass.
 func (s *Speaker) addPeer(ctx context.Context, p Peer, addr netip.Addr) error {
-	s.sessions.Bind(p.Name, addr)
+	other, ok := s.sessions.Bind(p.Name, addr)
+	if !ok && other.Dynamic { // it has become a configured peer
+		if err := s.forgetPeer(ctx, p, addr, "a configured peer from now on"); err != nil {
+			return err
+		}
+		s.sessions.Forget(addr)
+		other, ok = s.sessions.Bind(p.Name, addr)
+	}
+	if !ok {
+		return fmt.Errorf("%s is %s already", addr, other.Peer)
+	}
 	_, err := s.changePolicy(ctx, func(in *say.Policy) { in.Peers[addr] = p.Settings })
-	if err != nil {
-		return err
+	if err == nil {
+		err = s.srv.AddPeer(ctx, &api.AddPeerRequest{Peer: s.self.Peer(p, addr)})
 	}
-	if err := s.srv.AddPeer(ctx, &api.AddPeerRequest{Peer: s.self.Peer(p, addr)}); err != nil && ctx.Err() == nil {
-		return fmt.Errorf("add peer %s at %s: %w", p.Name, addr, err)
+	if err == nil || ctx.Err() != nil {
+		return nil
 	}
-	return nil
+	s.sessions.Release(p.Name)
+	_, policy := s.changePolicy(ctx, func(in *say.Policy) { delete(in.Peers, addr) })
+	return errors.Join(fmt.Errorf("add peer %s at %s: %w", p.Name, addr, err), policy)
 }
 
 // lookUpPatience is for how long a silent resolver is nothing to speak of.
 const lookUpPatience = 500 * time.Millisecond
 
-// resolve finds the peer's address now, and says so when that takes long.
-func (s *Speaker) resolve(ctx context.Context, p Peer) (netip.Addr, error) {
+// resolve finds the peer's address now, and says so when that takes long. Of several it is the one that is used, if it is
+// of any use, or else the next.
+func (s *Speaker) resolve(ctx context.Context, p Peer, have netip.Addr) (netip.Addr, error) {
 	if p.Interface || isLink(p.Name) {
 		if s.cfg.Neighbor == nil {
 			return netip.Addr{}, errors.New("peers by link are not looked for")
@@ -223,7 +249,15 @@ func (s *Speaker) resolve(ctx context.Context, p Peer) (netip.Addr, error) {
 	}
 	slow := time.AfterFunc(lookUpPatience, func() { s.stillLooking(p.Name) })
 	defer slow.Stop()
-	return Resolve(ctx, p.Name)
+	all, err := s.lookUp(ctx, p.Name)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	at := slices.Index(all, have)
+	if at >= 0 && !s.sessions.Stuck(have) {
+		return have, nil
+	}
+	return all[(at+1)%len(all)], nil
 }
 
 // isLink reports that this host has a link of that name, which goes before a host of that name.
@@ -234,19 +268,32 @@ func isLink(name string) bool {
 
 // Resolve finds the address of a name, in /etc/hosts or in DNS: IPv4 where there is one.
 func Resolve(ctx context.Context, name string) (netip.Addr, error) {
+	all, err := lookUp(ctx, name)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	return all[0], nil
+}
+
+// lookUp finds the addresses of a name: those of IPv4, then those of IPv6, each in the resolver's order.
+func lookUp(ctx context.Context, name string) ([]netip.Addr, error) {
 	if a, err := netip.ParseAddr(name); err == nil {
-		return a, nil
+		return []netip.Addr{a}, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", name)
 	if err != nil {
-		return netip.Addr{}, err
+		return nil, err
+	}
+	if len(addrs) == 0 {
+		return nil, fmt.Errorf("%s has no address", name)
 	}
 	for i := range addrs {
 		addrs[i] = addrs[i].Unmap()
 	}
-	return addrs[max(0, slices.IndexFunc(addrs, netip.Addr.Is4))], nil
+	slices.SortStableFunc(addrs, func(a, b netip.Addr) int { return cmp.Compare(a.BitLen(), b.BitLen()) })
+	return slices.Compact(addrs), nil
 }
 
 // most is the longest rest between two attempts.

@@ -64,7 +64,7 @@ func (t *Book) Expect(name string) {
 func (t *Book) Dismiss(name string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.byAddr, t.byName[name].Address)
+	t.release(t.byName[name])
 	delete(t.byName, name)
 }
 
@@ -75,14 +75,35 @@ func (t *Book) Address(name string) netip.Addr {
 	return t.byName[name].Address
 }
 
-// Bind says which address a configured peer has now.
-func (t *Book) Bind(name string, addr netip.Addr) {
+// Bind says which address a configured peer has now. Where another session has it, nothing changes and that one is
+// returned: two names may mean one router, and a dynamic neighbour may become a configured peer.
+func (t *Book) Bind(name string, addr netip.Addr) (other Session, ok bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := t.byName[name]
-	delete(t.byAddr, s.Address)
+	if has := t.byAddr[addr]; has != nil && has != s {
+		return has.Session, false
+	}
+	t.release(s)
 	s.Address, s.Ended = addr, false
 	t.byAddr[addr] = s
+	return Session{}, true
+}
+
+// Release says that a configured peer has no address any more.
+func (t *Book) Release(name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if s := t.byName[name]; s != nil {
+		t.release(s)
+	}
+}
+
+func (t *Book) release(s *Entry) {
+	if t.byAddr[s.Address] == s {
+		delete(t.byAddr, s.Address)
+	}
+	s.Address = netip.Addr{}
 }
 
 // State is that of the session with a peer; Idle when there is none.
@@ -198,6 +219,14 @@ func (t *Book) MustRenew(addr netip.Addr) bool {
 	defer t.mu.Unlock()
 	e := t.byAddr[addr]
 	return e != nil && e.Renew
+}
+
+// Stuck reports that there is no session and none is in the making, nor is one waited for to come back.
+func (t *Book) Stuck(addr netip.Addr) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.byAddr[addr]
+	return e == nil || !e.Live && !e.Kept && (e.State == Active || e.State == Idle)
 }
 
 // Renewed takes note that the peer is made anew; after is how long it is left alone first.

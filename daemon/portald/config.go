@@ -25,7 +25,8 @@ type config struct {
 	services   string
 	api        kube.Access // how to reach the API server, if it is the source
 	nets       []netip.Prefix
-	followNets bool // as the API server says, not nets
+	nodePorts  []netip.Prefix // which of the node's addresses answer NodePorts; none: its first of each family
+	followNets bool           // as the API server says, not nets
 	mode       portals.Mode
 	nodeFile   string
 	socket     string
@@ -42,14 +43,18 @@ type config struct {
 // usageError is a mistake on the command line: exit code 2.
 type usageError struct{ error }
 
-// flags declares the command line; c receives the values, nets the text of --portal-net.
-func flags(c *config, nets *string) *flag.FlagSet {
+// texts are flags that are read further.
+type texts struct{ nets, nodePorts string }
+
+// flags declares the command line; c and t receive the values.
+func flags(c *config, t *texts) *flag.FlagSet {
 	fs := flag.NewFlagSet("portald", flag.ContinueOnError)
 	fs.StringVar(&c.services, "services", "", "`directory` of Kubernetes v1 Service and discovery.k8s.io/v1 EndpointSlice manifests (*.yaml, *.yml, *.json); changes take effect at once")
 	fs.BoolVar(&c.kubernetes, "kubernetes", false, "read Services and EndpointSlices from the Kubernetes API server, by this pod's service account or --kubeconfig")
 	fs.StringVar(&c.api.Kubeconfig, "kubeconfig", "", "`file` that says how to reach the API server; implies --kubernetes")
 	fs.StringVar(&c.api.Server, "api-server", "", "`URL` of the API server itself, or the path of a file that holds it: its service address cannot be used by whoever answers for it; implies --kubernetes")
-	fs.StringVar(nets, "portal-net", "10.100.0.0/16", "`prefixes` that cluster addresses of services come from, with commas between; must not overlap pod or host subnets; from the API server unless given with --kubernetes")
+	fs.StringVar(&t.nodePorts, "nodeport-addresses", "primary", "`prefixes` with commas between, in which the node's addresses answer NodePorts; primary: its first address of each family")
+	fs.StringVar(&t.nets, "portal-net", "10.100.0.0/16", "`prefixes` that cluster addresses of services come from, with commas between; must not overlap pod or host subnets; from the API server unless given with --kubernetes")
 	fs.StringVar((*string)(&c.mode), "mode", string(portals.NFTables), "answer in this `mode`: nftables, in the kernel, or userspace, by a proxy behind the iptables chains KUBE-PORTALS-*")
 	fs.StringVar(&c.nodeFile, "node-file", mark.NodeFile, "`file` in which routed describes the node; it may appear later")
 	fs.StringVar(&c.socket, "socket", mark.PortaldSocket, "control socket `path`")
@@ -69,8 +74,8 @@ func flags(c *config, nets *string) *flag.FlagSet {
 // parse reads the command line. It reports all mistakes at once, as a usageError, or flag.ErrHelp after printing help.
 func parse(args []string, stderr io.Writer) (config, error) {
 	var c config
-	var nets string
-	fs := flags(&c, &nets)
+	var t texts
+	fs := flags(&c, &t)
 	fs.SetOutput(io.Discard)
 	fs.Usage = func() {}
 	if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
@@ -117,7 +122,8 @@ func parse(args []string, stderr io.Writer) (config, error) {
 	if c.drain < 0 {
 		bad("--drain: %s is negative", c.drain)
 	}
-	c.nets = parseNets(nets, bad)
+	c.nets = parseNets(t.nets, bad)
+	c.nodePorts = parseNodePorts(t.nodePorts, bad)
 	if len(errs) > 0 {
 		return config{}, usageError{errors.Join(errs...)}
 	}
@@ -139,6 +145,25 @@ func parseNets(text string, bad func(string, ...any)) []netip.Prefix {
 		nets = append(nets, p)
 	}
 	return nets
+}
+
+// parseNodePorts reads prefixes in which addresses may lie together; a node's are counted once.
+func parseNodePorts(text string, bad func(string, ...any)) (out []netip.Prefix) {
+	if text == "primary" {
+		return nil
+	}
+	for one := range strings.SplitSeq(text, ",") {
+		p, err := subnet.Parse(strings.TrimSpace(one))
+		switch {
+		case err != nil:
+			bad("--nodeport-addresses: %w", err)
+		case p.Addr().IsLoopback():
+			bad("--nodeport-addresses: %s is loopback: NodePorts are answered on addresses that others reach", p)
+		default:
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 func count(flags ...bool) (n int) {

@@ -23,7 +23,7 @@ import (
 )
 
 func TestParseReportsEveryMistake(t *testing.T) {
-	_, err := parse([]string{"--mode=ipvs", "--portal-net=10.100.0.1/16,nonsense,10.0.0.0/8,10.100.0.0/16", "--resync=-1s", "--drain=-1s", "--once", "--dry-run", "start"}, os.Stderr)
+	_, err := parse([]string{"--mode=ipvs", "--portal-net=10.100.0.1/16,nonsense,10.0.0.0/8,10.100.0.0/16", "--resync=-1s", "--drain=-1s", "--once", "--dry-run", "--nodeport-addresses=10.20.30.62/24,127.0.0.0/8,x", "start"}, os.Stderr)
 	want := `"start" is not a command; there is only: portald status
 --services: say where the manifests are, as in --services=/etc/l3edge/services, or --kubernetes
 --mode: "ipvs" is neither nftables nor userspace
@@ -32,7 +32,10 @@ func TestParseReportsEveryMistake(t *testing.T) {
 --drain: -1s is negative
 --portal-net: 10.100.0.1/16 has host bits set: did you mean 10.100.0.0/16?
 --portal-net: "nonsense" is not a prefix
---portal-net: 10.100.0.0/16 overlaps 10.0.0.0/8`
+--portal-net: 10.100.0.0/16 overlaps 10.0.0.0/8
+--nodeport-addresses: 10.20.30.62/24 has host bits set: did you mean 10.20.30.0/24?
+--nodeport-addresses: 127.0.0.0/8 is loopback: NodePorts are answered on addresses that others reach
+--nodeport-addresses: "x" is not a prefix`
 	if !errors.As(err, new(usageError)) || err.Error() != want {
 		t.Errorf("(-want +got):\n%s", cmp.Diff(want, err.Error()))
 	}

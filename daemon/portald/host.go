@@ -20,14 +20,75 @@ import (
 	"github.com/l3edge/l3edge/pkg/edge/nodefile"
 )
 
-// readNode returns what the node file says. A missing file is no error: the node is known by its host name then.
+// readNode returns what the node file says and, after the addresses that it names, the host's others. A missing file is no
+// error: the node is known by its host name then, and its first address is the uplink's.
 func readNode(path string) (n node.Node, missing bool, err error) {
+	if n, missing, err = readNodeFile(path); err != nil {
+		return n, missing, err
+	}
+	host, err := link.HostPrefixes()
+	if err == nil {
+		n.Addresses, err = ownAddresses(n, host)
+	}
+	return n, missing, err
+}
+
+func readNodeFile(path string) (n node.Node, missing bool, err error) {
 	n, err = nodefile.Read(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		name, err := os.Hostname()
 		return node.Node{Name: name}, true, err
 	}
 	return n, false, err
+}
+
+// ownAddresses lists the node's addresses: those that n names, then the one by which others reach it, then all others that
+// are no pod bridge's.
+func ownAddresses(n node.Node, host []link.HostPrefix) ([]netip.Addr, error) {
+	out := slices.Clone(n.Addresses)
+	add := func(a netip.Addr) {
+		if _, pods := n.Owns(a); !pods && !a.IsLinkLocalUnicast() && !slices.Contains(out, a) {
+			out = append(out, a)
+		}
+	}
+	for _, v4 := range []bool{true, false} {
+		addr, ok, err := hostAddr(v4, n)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			add(addr)
+		}
+	}
+	for _, h := range host {
+		add(h.Addr)
+	}
+	return out, nil
+}
+
+// nodeNews tells whether the node file or the host's addresses have changed since it was asked last.
+type nodeNews struct {
+	path string
+	file node.Node
+	host []link.HostPrefix
+	n    int
+}
+
+// ask looks at the addresses less often: the kernel lists all links to tell them.
+func (w *nodeNews) ask() (news bool, err error) {
+	file, _, err := readNodeFile(w.path)
+	if err != nil {
+		return false, err
+	}
+	host := w.host
+	if w.n++; w.n%5 == 1 {
+		if host, err = link.HostPrefixes(); err != nil {
+			return false, err
+		}
+	}
+	news = !slices.Equal(file.Encode(), w.file.Encode()) || !slices.Equal(host, w.host)
+	w.file, w.host = file, host
+	return news, nil
 }
 
 // checkNets refuses portal nets that overlap what the node and its host have now.

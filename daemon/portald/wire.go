@@ -56,7 +56,7 @@ func wire(c config, log *slog.Logger, n node.Node, m *manager) *wiring {
 		log.Warn("connections are not limited", "error", err)
 	}
 	po := proxy.Options{Log: log, Ports: known, Drain: c.drain, MaxConns: limit}
-	o := portals.Options{Mode: c.mode, Nets: c.firstNets(), Node: n, Log: log}
+	o := portals.Options{Mode: c.mode, Nets: c.firstNets(), NodePorts: c.nodePorts, Node: n, Log: log}
 	w := &wiring{c: c, log: log, kernel: new(nftables), loaded: make(chan struct{})}
 	o.Settled = func() error {
 		close(w.loaded)
@@ -222,24 +222,28 @@ func collect(percent int) {
 func (w *wiring) watchNode(ctx context.Context, changed func()) error {
 	t := time.NewTicker(2 * time.Second)
 	defer t.Stop()
-	said := ""
+	said, look := "", nodeNews{path: w.c.nodeFile}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-t.C:
 		}
-		n, _, err := readNode(w.c.nodeFile)
+		news, err := look.ask()
+		var n node.Node
+		if err == nil && news {
+			n, _, err = readNode(w.c.nodeFile)
+		}
 		if err != nil {
 			if err.Error() != said {
 				w.log.Error("cannot read the node file, keeping what it said", "error", err)
 			}
-			said = err.Error()
+			said, look = err.Error(), nodeNews{path: w.c.nodeFile}
 			continue
 		}
 		said = ""
-		if w.keeper.SetNode(n) {
-			w.log.Info("node file changed", "file", w.c.nodeFile, "podSubnets", fmt.Sprint(n.PodSubnets))
+		if news && w.keeper.SetNode(n) {
+			w.log.Info("the node changed", "file", w.c.nodeFile, "podSubnets", fmt.Sprint(n.PodSubnets), "addresses", fmt.Sprint(n.Addresses))
 			changed()
 		}
 	}
@@ -258,7 +262,7 @@ func load(c config) (portals.Desired, *wiring, error) {
 	if errors.Is(source, fs.ErrNotExist) { // a wrong path is not a wish for no services
 		return portals.Desired{}, nil, source
 	}
-	want := portals.Decide(s, portal.Options{Node: n, Nets: c.nets}, c.mode)
+	want := portals.Decide(s, portal.Options{Node: n, Nets: c.nets, Zone: n.Zone, NodePortAddrs: portal.NodePortAddrs(n, c.nodePorts)}, c.mode)
 	if source != nil {
 		want.Problems = append(want.Problems, source)
 	}

@@ -21,6 +21,20 @@ type Options struct {
 	NodePortAddrs []netip.Addr   // the node's addresses that answer NodePorts; nil: its first of each family
 }
 
+// NodePortAddrs are the addresses of a node that lie in one of the prefixes, for Options; nil if there are no prefixes.
+func NodePortAddrs(n node.Node, ps []netip.Prefix) []netip.Addr {
+	if len(ps) == 0 {
+		return nil
+	}
+	out := []netip.Addr{}
+	for _, a := range n.Addresses {
+		if within(ps, a) && !slices.Contains(out, a) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
 // Compute decides what this node answers for every service address.
 func Compute(s service.Snapshot, o Options) Table { return NewMemo(o).Compute(s) }
 
@@ -34,7 +48,12 @@ type claim struct {
 func claims(st *service.State, o *Options) []claim {
 	var out []claim
 	svc := &st.Service
+	mute := muteOn(svc, o)
 	for i, port := range svc.Ports {
+		if port.NodePort != 0 && mute.IsValid() {
+			p := Portal{Service: service.PortName{Name: svc.Name, Port: port.Name}, Kind: NodePort}
+			out = append(out, claim{Key{mute, port.Protocol, port.NodePort}, p})
+		}
 		name := service.PortName{Name: svc.Name, Port: port.Name}
 		for _, v4 := range []bool{true, false} {
 			if !asks(svc, port, v4, o) {
@@ -83,6 +102,18 @@ func asks(svc *service.Service, port service.Port, v4 bool, o *Options) bool {
 		return slices.ContainsFunc(as, func(a netip.Addr) bool { return a.Is4() == v4 })
 	}
 	return has(svc.ClusterIPs) || has(svc.LoadBalancers) || has(svc.ExternalIPs) || port.NodePort != 0 && speaks(svc, v4) && has(o.NodePortAddrs)
+}
+
+// muteOn is the unspecified address of a family that the service speaks, if no address of the node answers its NodePorts in
+// any: a claim for it is refused, so that somebody hears of it.
+func muteOn(svc *service.Service, o *Options) netip.Addr {
+	if slices.ContainsFunc(o.NodePortAddrs, func(a netip.Addr) bool { return speaks(svc, a.Is4()) }) {
+		return netip.Addr{}
+	}
+	if speaks(svc, true) {
+		return netip.IPv4Unspecified()
+	}
+	return netip.IPv6Unspecified()
 }
 
 // speaks reports that a service is one of the family: its ClusterIPs say so, if it has any. The number of its NodePort is
@@ -224,6 +255,8 @@ func addrs(eps []service.Endpoint) []netip.AddrPort {
 // whyNot says why a claim cannot be granted whoever else asks; empty: it can.
 func whyNot(c claim, o *Options) string {
 	switch {
+	case c.key.Addr.IsUnspecified():
+		return "this node has no address that answers NodePorts of its family"
 	case c.portal.Kind == ClusterIP && len(o.Nets) > 0 && !within(o.Nets, c.key.Addr):
 		return fmt.Sprintf("outside the portal net %s", join(o.Nets))
 	case c.portal.Kind != NodePort && slices.ContainsFunc(o.Node.PodSubnets, func(p netip.Prefix) bool { return p.Contains(c.key.Addr) }):

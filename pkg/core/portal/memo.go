@@ -145,16 +145,17 @@ func (m *Memo) decide(key Key, all []Portal) {
 		return
 	}
 	var refused []Refusal
-	best := 0
-	if why := whyNot(claim{key, all[0]}, &m.opts); why != "" {
-		refused = append(refused, Refusal{all[0].Service, key, why})
-		best = 1
-	}
-	if best < len(all) {
-		m.table.Portals[key] = all[best]
-	}
-	for _, p := range all[min(best+1, len(all)):] {
-		refused = append(refused, Refusal{p.Service, key, all[best].Kind.String() + " of " + all[best].Service.String()})
+	holder := -1
+	for i, p := range all {
+		switch why := whyNot(claim{key, p}, &m.opts); {
+		case why != "":
+			refused = append(refused, Refusal{p.Service, key, why})
+		case holder >= 0:
+			refused = append(refused, Refusal{p.Service, key, all[holder].Kind.String() + " of " + all[holder].Service.String()})
+		default:
+			holder = i
+			m.table.Portals[key] = p
+		}
 	}
 	if len(refused) > 0 {
 		m.refused[key], m.held[key], m.losses = refused, all, true

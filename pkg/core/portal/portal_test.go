@@ -451,7 +451,14 @@ func TestUnknownNode(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	tab := Compute(world(t, []string{
 		"a vip=10.200.0.1 ports=80", "b vip=10.100.0.1 ports=80", "c vip=10.100.0.1 ports=80", "d ext=10.100.0.1 ports=80", "e ext=10.10.10.9 ports=1",
+		"f vip=10.200.0.1 ports=80", "g ext=10.10.10.9 ports=1",
 	}), options())
+	for _, key := range []string{"10.200.0.1:80", "10.10.10.9:1"} {
+		ap := netip.MustParseAddrPort(key)
+		if p, ok := tab.Portals[Key{ap.Addr(), service.TCP, ap.Port()}]; ok {
+			t.Errorf("%s is nobody's to have, but %s has it", key, p.Service)
+		}
+	}
 	var got []string
 	for _, r := range tab.Refused {
 		got = append(got, r.String())
@@ -461,10 +468,50 @@ func TestRefusals(t *testing.T) {
 		"TCP 10.100.0.1:80 of default/c: ClusterIP of default/b",
 		"TCP 10.100.0.1:80 of default/d: ClusterIP of default/b",
 		"TCP 10.10.10.9:1 of default/e: an address of this node's pods",
+		"TCP 10.200.0.1:80 of default/f: outside the portal net 10.100.0.0/16, fd00:100::/112",
+		"TCP 10.10.10.9:1 of default/g: an address of this node's pods",
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
+}
+
+// A NodePort that no address answers is not passed over in silence.
+func TestNodePortsWithoutAnAddress(t *testing.T) {
+	services := []string{"np vip=10.100.0.1 ports=80+30000", "six vip=fd00:100::2 ports=UDP/80+30000", "any ports=SCTP/80+30000"}
+	four := options()
+	four.Node.Addresses = addrList("10.20.30.62")
+	none := options()
+	none.Node.Addresses = nil
+	outside := options()
+	outside.NodePortAddrs = NodePortAddrs(outside.Node, []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")})
+	chosen := options()
+	chosen.NodePortAddrs = NodePortAddrs(chosen.Node, []netip.Prefix{netip.MustParsePrefix("10.99.0.0/16"), netip.MustParsePrefix("fd00::/16")})
+	const why = " this node has no address that answers NodePorts of its family"
+	everything := "SCTP 0.0.0.0:30000 of default/any:" + why + "\nTCP 0.0.0.0:30000 of default/np:" + why + "\nUDP [::]:30000 of default/six:" + why
+	for _, tt := range []struct {
+		name string
+		o    Options
+		want string
+	}{
+		{"addresses of both families", options(), ""},
+		{"only IPv4: a service that speaks only IPv6 is not answered", four, "UDP [::]:30000 of default/six:" + why},
+		{"no address", none, everything},
+		{"addresses, but none where NodePorts are wanted", outside, everything},
+		{"one of each family where they are wanted", chosen, ""},
+	} {
+		var got []string
+		for _, r := range Compute(world(t, services), tt.o).Refused {
+			got = append(got, r.String())
+		}
+		if d := cmp.Diff(tt.want, strings.Join(got, "\n")); d != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.name, d)
+		}
+	}
+	checkOn(t, chosen, services, []row{
+		{"the address that was chosen answers", "172.16.0.100 -> 10.99.0.1:30000", "refuse"},
+		{"the first does not", "172.16.0.100 -> 10.20.30.62:30000", "pass"},
+	})
 }
 
 // A Memo that saw a history must say the same as one that sees the last moment alone.

@@ -55,6 +55,8 @@ func Decide(s service.Snapshot, o portal.Options, mode Mode) Desired {
 // decider follows the services of one node: it decides what becomes of those that change and leaves the others alone.
 type decider struct {
 	mode         Mode
+	blind        bool // the node's pods are unknown
+	outward      int  // how many portals that makes a difference to
 	memo         *portal.Memo
 	table        portal.Table // the memo's
 	kernel, user portal.Table
@@ -76,7 +78,7 @@ const nobody Mode = ""
 
 func newDecider(o portal.Options, mode Mode) *decider {
 	d := &decider{
-		mode: mode, memo: portal.NewMemo(o), tuning: map[service.Name]tuning.Settings{}, wrong: map[service.Name][]error{},
+		mode: mode, blind: len(o.Node.PodSubnets) == 0, memo: portal.NewMemo(o), tuning: map[service.Name]tuning.Settings{}, wrong: map[service.Name][]error{},
 		stray: map[portal.Key]error{}, health: newBeacons(o.Node.Name), before: map[portal.Key]answer{},
 	}
 	d.table = d.memo.Update(nil)
@@ -116,6 +118,7 @@ func (d *decider) update(delta service.Delta) {
 	changed, _ := t.Since(d.table)
 	var kernel, user []portal.Change
 	for _, c := range changed {
+		d.outward += outward(c.Now) - outward(c.Was)
 		was := d.answered(c.Key)
 		if _, noted := d.before[c.Key]; !noted {
 			d.before[c.Key] = was
@@ -126,6 +129,18 @@ func (d *decider) update(delta service.Delta) {
 	}
 	d.table, d.kernel, d.user = t, t.Part(d.kernel.Portals, kernel), t.Part(d.user.Portals, user)
 }
+
+// outward is 1 for a portal at which it matters who is on this node.
+func outward(p *portal.Portal) int {
+	if p == nil || p.Kind == portal.ClusterIP {
+		return 0
+	}
+	return 1
+}
+
+// errBlind is told while outsiders are served without knowing who is one.
+var errBlind = errors.New("the node's pod subnets are unknown (--node-file): at NodePorts, load balancers' and external addresses " +
+	"its pods count as clients elsewhere, and what is not of policy Local meets endpoints with the node's address as source")
 
 // appendChange appends what a change means to one of the data planes, if it concerns it.
 func appendChange(cs []portal.Change, plane Mode, c portal.Change, was, now Mode) []portal.Change {
@@ -204,6 +219,9 @@ func (d *decider) tune(name service.Name, st *service.State) {
 func (d *decider) want() Desired {
 	w := Desired{Kernel: d.kernel, User: d.user, Tuning: d.tuning, Services: d.memo.Services()}
 	w.Problems = refusals(d.table.Refused)
+	if d.blind && d.outward > 0 {
+		w.Problems = append(w.Problems, errBlind)
+	}
 	for _, errs := range d.wrong {
 		w.Problems = append(w.Problems, errs...)
 	}
@@ -215,7 +233,7 @@ func (d *decider) want() Desired {
 
 // options are what is decided by. The caller holds mu.
 func (k *Keeper) options() portal.Options {
-	return portal.Options{Node: k.node, Nets: k.nets, Zone: k.node.Zone}
+	return portal.Options{Node: k.node, Nets: k.nets, Zone: k.node.Zone, NodePortAddrs: portal.NodePortAddrs(k.node, k.o.NodePorts)}
 }
 
 // perService is how many of a service's refused claims are told one by one.

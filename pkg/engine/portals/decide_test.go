@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -98,6 +99,37 @@ func TestADeciderForgetsNothing(t *testing.T) {
 		if r.IntN(2) == 0 {
 			d.settled()
 			inForce = d.held()
+		}
+	}
+}
+
+// Serving outsiders without knowing who is one is a problem, and one that ends.
+func TestUnknownPodsAreAProblemOnceSomebodyOutsideIsServed(t *testing.T) {
+	known := node.Node{Name: "kubminion1", PodSubnets: []netip.Prefix{netip.MustParsePrefix("10.10.10.0/24")}}
+	name := service.Name{Namespace: "default", Name: "web"}
+	for _, tt := range []struct {
+		name string
+		node node.Node
+		lb   []netip.Addr
+		want []error
+	}{
+		{"ClusterIPs do not ask", node.Node{Name: "kubminion1"}, nil, nil},
+		{"a load balancer's address does", node.Node{Name: "kubminion1"}, []netip.Addr{netip.MustParseAddr("198.51.100.1")}, []error{errBlind}},
+		{"but not where the pods are known", known, []netip.Addr{netip.MustParseAddr("198.51.100.1")}, nil},
+	} {
+		d := newDecider(portal.Options{Node: tt.node}, NFTables)
+		s := services("web 10.100.0.5")
+		svc := s.Services[name]
+		svc.LoadBalancers = tt.lb
+		s.Services[name] = svc
+		d.update(s.Delta())
+		w := d.want()
+		if !slices.Equal(w.Problems, tt.want) {
+			t.Errorf("%s: problems %v", tt.name, w.Problems)
+		}
+		d.update(service.Delta{name: nil})
+		if w := d.want(); len(w.Problems) > 0 {
+			t.Errorf("%s: when the service is gone: problems %v", tt.name, w.Problems)
 		}
 	}
 }

@@ -41,9 +41,12 @@ type Proxy interface {
 
 // Options wire a Keeper. All but the functions are needed.
 type Options struct {
-	Mode   Mode           // of services that do not say
-	Nets   []netip.Prefix // portal nets, as known at start
-	Node   node.Node      // as known at start
+	Mode Mode           // of services that do not say
+	Nets []netip.Prefix // portal nets, as known at start
+	Node node.Node      // as known at start
+
+	NodePorts []netip.Prefix // which of the node's addresses answer NodePorts: those inside; none: its first of each family
+
 	Kernel Plane
 	Proxy  Proxy
 	Log    *slog.Logger

@@ -540,6 +540,9 @@ func TestReload(t *testing.T) {
 	if now := l.n1.status(t).Sessions[0].Since; now != since {
 		t.Errorf("the session was disturbed: %s, %s", since, now)
 	}
+	if now := l.n1.status(t).PodSubnets; len(now) != 2 {
+		t.Errorf("status tells of the pod subnets %s", now)
+	}
 	for _, bad := range []struct{ text, want string }{
 		{"peers: [{name: 10.20.30.1}]\npodSubnets: [10.10.10.0/33]\nmist: 1\n", "mist: there is no such key"},
 		{"peers: [{name: 10.20.30.1}]\npodSubnets: [10.10.10.0/24]\nasn: 7\nport: 180\n", "restart routed to change asn, port"},
@@ -569,6 +572,31 @@ func TestForwardingIsTheProof(t *testing.T) {
 	}
 	l.n1.sh(t, "echo 1 >/proc/sys/net/ipv4/ip_forward")
 	within(t, time.Second, "announced again", func() bool { return l.mls.has(t, "10.10.10.0/24") })
+}
+
+// TestTheProofIsOfTheLinks: the kernel forwards what comes in by a link only where the link's own setting says so.
+func TestTheProofIsOfTheLinks(t *testing.T) {
+	l := newLab(t)
+	startEmbedded(t, l.mls)
+	l.n1.sh(t, "ip link add mgmt type bridge; ip addr add 172.16.0.1/24 dev mgmt; ip link set mgmt up")
+	l.startNode(t, l.n1)
+	has := func() bool { return l.mls.has(t, "10.10.10.0/24") }
+	within(t, promised, "route", has)
+	l.n1.sh(t, "echo 0 >/proc/sys/net/ipv4/conf/mgmt/forwarding") // nobody comes by this one
+	for _, row := range []struct{ off, on, lacks string }{
+		{"echo 0 >/proc/sys/net/ipv4/conf/ens18/forwarding", "echo 1 >/proc/sys/net/ipv4/conf/ens18/forwarding", "forwarding is off (net.ipv4.conf.ens18.forwarding)"},
+		{"echo 0 >/proc/sys/net/ipv4/conf/docker0/forwarding", "echo 1 >/proc/sys/net/ipv4/conf/docker0/forwarding", "forwarding is off (net.ipv4.conf.docker0.forwarding)"},
+		{"ip link set docker0 down", "ip link set docker0 up", "the pods' link docker0 is down"},
+		{"ip link set docker0 down", "ip link del docker0", "the pods' link docker0 is down"}, // the first pod brings it again
+	} {
+		l.n1.sh(t, row.off)
+		within(t, time.Second, "withdrawn: "+row.off, func() bool { return !has() })
+		if held := l.n1.status(t).Held; len(held) != 1 || held[0].Lacks != row.lacks {
+			t.Errorf("%s: held %v", row.off, held)
+		}
+		l.n1.sh(t, row.on)
+		within(t, time.Second, "announced again: "+row.on, has)
+	}
 }
 
 func TestBootWithoutNetwork(t *testing.T) {
@@ -613,8 +641,8 @@ func TestStatus(t *testing.T) {
 	got := st.table(time.Unix(190, 0))
 	want := `node kubminion1, ASN 4201318462, router ID 10.20.30.62, up 1m30s
 
-PEER        ADDRESS     ASN    STATE        SINCE  IN  OUT  PROBLEM
-10.20.30.1  10.20.30.1  64512  established  1m0s   1   1    -
+PEER        ADDRESS     ASN    STATE        BFD  SINCE  IN  OUT  PROBLEM
+10.20.30.1  10.20.30.1  64512  established  -    1m0s   1   1    -
 
 ANNOUNCED      WHY
 10.10.10.0/24  pod subnet
@@ -625,6 +653,17 @@ ROUTE          VIA
 `
 	if got != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+	st.Leaving, st.Sessions[0].BFD = "withdrawn", "up"
+	st.Routes[0].Stale, st.Routes[1].Failed, st.Routes[1].Problem = true, true, "no buffer space available"
+	got = st.table(time.Unix(190, 0))
+	for _, want := range []string{
+		"drained: service addresses are withdrawn\n", "established  up   1m0s", "10.10.10.0/24  unreachable (left by an earlier process)\n",
+		"10.10.30.0/24  10.20.30.1 (not in the kernel: no buffer space available)\n",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
 	}
 	if len(l.mls.status(t).Sessions) != 2 {
 		t.Errorf("the router sees %v", l.mls.status(t).Sessions)

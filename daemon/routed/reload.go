@@ -17,6 +17,7 @@ import (
 	"github.com/fsnotify/fsnotify"
 
 	"github.com/l3edge/l3edge/pkg/core/route"
+	"github.com/l3edge/l3edge/pkg/edge/bgp"
 	"github.com/l3edge/l3edge/pkg/edge/systemd"
 )
 
@@ -104,6 +105,12 @@ func (d *wiring) reload() {
 	}
 	d.log.Info("configuration changed", "peers", len(now.peers), "podSubnets", now.podSubnets)
 	d.conf.Store(&now)
+	d.state.reconfigured(now)
+	for _, p := range old.peers {
+		if !slices.ContainsFunc(now.peers, func(x bgp.Peer) bool { return x.Name == p.Name }) {
+			d.uplinks.drop(p.Name)
+		}
+	}
 	d.publish()
 	if d.speaker == nil {
 		return // it will begin with this

@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/l3edge/l3edge/pkg/core/mark"
+	"github.com/l3edge/l3edge/pkg/core/route"
 	"github.com/l3edge/l3edge/pkg/core/version"
 	"github.com/l3edge/l3edge/pkg/edge/bgp"
 	"github.com/l3edge/l3edge/pkg/edge/control"
@@ -32,8 +33,9 @@ type Status struct {
 	ASN        uint32         `json:"asn,omitempty"`
 	RouterID   netip.Addr     `json:"routerID,omitzero"`
 	PodSubnets []netip.Prefix `json:"podSubnets,omitempty"`
-	Waiting    string         `json:"waiting,omitempty"`       // why nothing happens yet
-	Config     string         `json:"configuration,omitempty"` // why the newest configuration is not in force
+	Waiting    string         `json:"waiting,omitempty"`          // why nothing happens yet
+	Config     string         `json:"configuration,omitempty"`    // why the newest configuration is not in force
+	Leaving    string         `json:"serviceAddresses,omitempty"` // "leaving" or "withdrawn" while the node is drained
 	Sessions   []bgp.Session  `json:"sessions"`
 	router.Status
 }
@@ -44,6 +46,7 @@ type state struct {
 	base    Status
 	speaker *bgp.Speaker
 	router  *router.Router
+	vips    *vips // nil: none yet
 }
 
 func newState(cfg config) *state {
@@ -76,9 +79,17 @@ func (s *state) configured(problem string) {
 	s.base.Config = problem
 }
 
-func (s *state) running(id identity, sp *bgp.Speaker, r *router.Router) {
+// reconfigured takes over what a new configuration changes of what can be told.
+func (s *state) reconfigured(now config) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.base.PodSubnets = now.podSubnets
+}
+
+func (s *state) running(id identity, sp *bgp.Speaker, r *router.Router, v *vips) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.vips = v
 	s.base.ASN, s.base.RouterID, s.base.Waiting = id.asn, id.routerID, ""
 	s.speaker, s.router = sp, r
 }
@@ -92,11 +103,13 @@ func (s *state) speaking() *bgp.Speaker {
 
 func (s *state) status(ctx context.Context) (Status, error) {
 	s.mu.Lock()
-	st, sp, r := s.base, s.speaker, s.router
+	st, sp, r, v := s.base, s.speaker, s.router, s.vips
 	s.mu.Unlock()
 	if sp == nil {
 		return st, nil
 	}
+	_, stage := v.now()
+	st.Leaving = [...]string{route.Serving: "", route.Leaving: "leaving", route.Departed: "withdrawn"}[stage]
 	st.Status = r.Status()
 	var err error
 	st.Sessions, err = sp.Sessions(ctx)
@@ -141,9 +154,12 @@ func (s Status) table(now time.Time) string {
 	if s.Config != "" {
 		fmt.Fprintf(t, "configuration not in force: %s\n", s.Config)
 	}
-	fmt.Fprint(t, "\nPEER\tADDRESS\tASN\tSTATE\tSINCE\tIN\tOUT\tPROBLEM\n")
+	if s.Leaving != "" {
+		fmt.Fprintf(t, "drained: service addresses %s\n", map[bool]string{true: "leave", false: "are withdrawn"}[s.Leaving == "leaving"])
+	}
+	fmt.Fprint(t, "\nPEER\tADDRESS\tASN\tSTATE\tBFD\tSINCE\tIN\tOUT\tPROBLEM\n")
 	for _, x := range s.Sessions {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", x.Peer, known(x.Address), unzero(x.ASN), x.State, since(x.Since), x.In, x.Out, dash(x.Problem))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\n", x.Peer, known(x.Address), unzero(x.ASN), x.State, dash(x.BFD), since(x.Since), x.In, x.Out, dash(x.Problem))
 	}
 	fmt.Fprint(t, "\nANNOUNCED\tWHY\n")
 	for _, x := range s.Announced {
@@ -158,13 +174,16 @@ func (s Status) table(now time.Time) string {
 		for _, via := range x.Via {
 			note = append(note, via.String())
 		}
+		if len(x.Via) == 0 && !x.Failed {
+			note = append(note, "unreachable")
+		}
 		if x.Stale {
 			note = append(note, "(left by an earlier process)")
 		}
 		if x.Failed {
-			note = append(note, "(not in the kernel)")
+			note = append(note, strings.TrimSuffix("(not in the kernel: "+x.Problem, ": ")+")")
 		}
-		fmt.Fprintf(t, "%s\t%s\n", x.Prefix, cmp.Or(strings.Join(note, " "), "unreachable"))
+		fmt.Fprintf(t, "%s\t%s\n", x.Prefix, strings.Join(note, " "))
 	}
 	if len(s.Refused) > 0 {
 		fmt.Fprint(t, "\nREFUSED\tFROM\tREASON\n")

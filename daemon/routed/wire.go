@@ -110,6 +110,7 @@ type wiring struct {
 	leaving, handedOver atomic.Bool
 	id                  identity
 	vips                vips
+	uplinks             uplinks
 	recalled            bool // what vips holds of portald is an earlier process's
 
 	known       sync.Once
@@ -179,6 +180,7 @@ func (d *wiring) assemble(id identity) error {
 		Collectors: conf.collectors, Neighbor: ra.Neighbor,
 	}
 	cfg.IPv4, cfg.IPv6 = conf.families()
+	d.firstUplink(id)
 	d.recall()
 	if cfg.Restarting {
 		d.recallPortals()
@@ -198,7 +200,7 @@ func (d *wiring) assemble(id identity) error {
 	})
 	d.loop = loop.New(loop.Options{Name: "routes", Sync: d.router.Sync, Log: d.log, Resync: time.Minute})
 	d.tellNextHops()
-	d.state.running(id, d.speaker, d.router)
+	d.state.running(id, d.speaker, d.router, &d.vips)
 	d.because("routed has been stopped")
 	if d.handedOver.Load() {
 		d.speaker.HandOver()
@@ -278,12 +280,14 @@ func (d *wiring) heard(e fib.Event) {
 		} else {
 			d.router.TopologyChanged(e.Routes || e.Lost)
 		}
+		d.router.SetIntents(d.intents())
 	}
 	d.loop.Trigger()
 }
 
 func (d *wiring) tellSession(s bgp.Session) {
 	d.takeOff(s)
+	d.findUplink(s)
 	d.sessions.tell(s)
 	select {
 	case d.clusterNews <- struct{}{}:
@@ -326,7 +330,7 @@ func policy(c config) route.Policy {
 func (d *wiring) intents() []route.Intent {
 	conf := d.conf.Load()
 	portals, stage := d.vips.now()
-	return append(podIntents(*conf), route.VIPs(conf.vips, portals, stage)...)
+	return append(podIntents(*conf, d.uplinks.list()), route.VIPs(conf.vips, portals, stage)...)
 }
 
 // dryRun prints who this node would be and what it would do to the kernel before any peer has spoken.
@@ -344,7 +348,7 @@ func dryRun(ctx context.Context, cfg config, w io.Writer) error {
 	if err != nil {
 		return err
 	}
-	dec := route.Compute(route.Input{Intents: podIntents(cfg)})
+	dec := route.Compute(route.Input{Intents: podIntents(cfg, nil)})
 	for p, e := range have { // what an earlier process left stays until the peers have spoken
 		if _, ok := dec.FIB[p]; !ok {
 			dec.FIB[p] = e

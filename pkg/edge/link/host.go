@@ -58,6 +58,18 @@ type Uplink struct {
 	MTU  int
 }
 
+// IsUp reports whether a link is there and set up, whatever its carrier.
+func IsUp(name string) (bool, error) {
+	l, err := netlink.LinkByName(name)
+	if errors.As(err, new(netlink.LinkNotFoundError)) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("link %s: %w", name, err)
+	}
+	return l.Attrs().Flags&net.FlagUp != 0, nil
+}
+
 // DefaultUplink finds the interface that the lowest-metric default route of the family uses (unix.AF_INET or AF_INET6).
 // ok is false when there is no default route.
 func DefaultUplink(family int) (u Uplink, ok bool, err error) {

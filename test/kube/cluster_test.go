@@ -3,6 +3,7 @@
 package kube
 
 import (
+	"errors"
 	"fmt"
 	"os/exec"
 	"strings"
@@ -71,7 +72,7 @@ spec:
   template:
     metadata: {labels: {app: %[1]s}}
     spec:
-      terminationGracePeriodSeconds: 10
+      terminationGracePeriodSeconds: 20
       topologySpreadConstraints:
       - {maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: DoNotSchedule, labelSelector: {matchLabels: {app: %[1]s}}}
       containers:
@@ -83,7 +84,7 @@ spec:
         - {name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
         ports: [{containerPort: 8080%[3]s}]
         readinessProbe: {httpGet: {path: /ready, port: 8080}, periodSeconds: 1}
-        lifecycle: {preStop: {sleep: {seconds: 2}}}
+        lifecycle: {preStop: {sleep: {seconds: 5}}}
 `, name, replicas, more)
 }
 
@@ -122,9 +123,7 @@ func TestCluster(t *testing.T) {
 		seen := map[string]bool{}
 		for _, p := range c.pods(t, "web") {
 			seen[p.Spec.NodeName] = true
-			if a, err := outside.Ask(p.Status.PodIP + ":8080"); err != nil || a.Pod != p.Name {
-				t.Errorf("%s from outside: %+v, %v", p.Name, a, err)
-			}
+			within(t, patience, p.Name+" from outside", func() error { return answersAt(outside, p.Status.PodIP+":8080", p.Name) })
 		}
 		if len(seen) != 2 {
 			t.Errorf("pods run on %v, want both nodes", seen)
@@ -143,18 +142,17 @@ func TestCluster(t *testing.T) {
 			}
 		}
 		for _, n := range c.nodes {
-			_, err := outside.Ask(fmt.Sprint(n.Spec.Addr.Addr(), ":30080"))
-			must(t, err)
+			within(t, patience, "the NodePort of "+n.Name, func() error { _, err := outside.Ask(fmt.Sprint(n.Spec.Addr.Addr(), ":30080")); return err })
 		}
 	})
 	t.Run("logs", func(t *testing.T) {
-		all := ""
-		for _, p := range c.pods(t, "web") {
-			all += c.kubectl(t, "logs", p.Name)
-		}
-		if !strings.Contains(all, "GET /hello") {
-			t.Errorf("no request in the logs:\n%s", all)
-		}
+		within(t, patience, "a request in the logs", func() error {
+			all := c.kubectl(t, "logs", "-l", "app=web", "--tail=-1")
+			if !strings.Contains(all, "GET /hello") {
+				return errors.New(all)
+			}
+			return nil
+		})
 	})
 	t.Run("kinds of services", func(t *testing.T) { kinds(t, c) })
 	t.Run("hostPort", func(t *testing.T) { hostPort(t, c) })

@@ -27,7 +27,7 @@ const (
 )
 
 // patience is how long anything may take: a busy machine is no reason to fail.
-const patience = time.Minute
+const patience = 2 * time.Minute
 
 // control is a control plane on kubmasta.
 type control struct {
@@ -120,7 +120,7 @@ func (c *control) ready(t *testing.T) {
 		if _, err := c.first.proc.Running(); err != nil {
 			t.Fatal(err)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		return c.admin.Discovery().RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
 	}); err != nil {

@@ -3,6 +3,7 @@
 package kube
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,15 +13,19 @@ import (
 
 // all is l3ctl for whoever has kubectl set up, on no node: it sees every node, and the pods' use of its subnet.
 func all(t *testing.T, c *cluster) {
-	cmd := exec.Command(filepath.Join(binDir(), "l3ctl"), "status", "--all")
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.path("admin.conf"), "PATH="+filepath.Dir(program("kubectl"))+":"+os.Getenv("PATH"))
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Errorf("l3ctl status --all: %v\n%s", err, out)
-	}
-	for _, n := range c.nodes {
-		if want := regexp.MustCompile(`(?m)^` + n.Host.Name + ` +10\.10\.\d+\.0/24 +[1-9]\d*/253 +1/1 up +\d+ +\d+ nftables +(well|.* has no endpoint.*)$`); !want.Match(out) {
-			t.Errorf("%s is not\n%s\nin\n%s", n.Host.Name, want, out)
+	within(t, patience, "l3ctl status --all", func() error {
+		cmd := exec.Command(filepath.Join(binDir(), "l3ctl"), "status", "--all")
+		cmd.Env = append(os.Environ(), "KUBECONFIG="+c.path("admin.conf"), "PATH="+filepath.Dir(program("kubectl"))+":"+os.Getenv("PATH"))
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			return fmt.Errorf("%w\n%s", err, out)
 		}
-	}
+		for _, n := range c.nodes {
+			want := regexp.MustCompile(`(?m)^` + n.Host.Name + ` +10\.10\.\d+\.0/24 +[1-9]\d*/253 +1/1 up +\d+ +\d+ nftables +(well|.* has no endpoint.*)$`)
+			if !want.Match(out) {
+				return fmt.Errorf("%s is not\n%s\nin\n%s", n.Host.Name, want, out)
+			}
+		}
+		return nil
+	})
 }

@@ -40,24 +40,33 @@ func kinds(t *testing.T, c *cluster) {
 		for _, vip := range []string{"203.0.113.10", "203.0.113.7", "10.100.7.1"} {
 			within(t, patience, vip+" from "+n.Name, func() error { return answers(n.Host, vip, one.Name) })
 		}
-		first, err := n.Ask("10.100.7.2:80")
-		must(t, err)
+		var first place.Answer
+		within(t, patience, "the service with affinity from "+n.Name, func() (err error) { first, err = n.Ask("10.100.7.2:80"); return err })
 		for range 20 {
 			if a, err := n.Ask("10.100.7.2:80"); err != nil || a.Pod != first.Pod {
 				t.Errorf("affinity from %s: %s, then %s, %v", n.Name, first.Pod, a.Pod, err)
 			}
 		}
 		here := n.Name == one.Spec.NodeName
-		a, err := outside.Ask(fmt.Sprint(n.Spec.Addr.Addr(), ":30081"))
-		if here != (err == nil) || here && a.Client.Addr().String() != "172.16.0.100" {
-			t.Errorf("externalTrafficPolicy Local at %s (pod there: %v): %+v, %v", n.Name, here, a, err)
-		}
-		if err := n.Reaches("10.100.7.3:80"); here != (err == nil) {
-			t.Errorf("internalTrafficPolicy Local at %s (pod there: %v): %v", n.Name, here, err)
-		}
-		if err := n.Reaches("10.100.7.4:80"); err == nil || !strings.Contains(err.Error(), "refused") {
-			t.Errorf("a service without endpoints at %s: %v, want refused", n.Name, err)
-		}
+		within(t, patience, fmt.Sprintf("externalTrafficPolicy Local at %s (pod there: %v)", n.Name, here), func() error {
+			a, err := outside.Ask(fmt.Sprint(n.Spec.Addr.Addr(), ":30081"))
+			if here != (err == nil) || here && a.Client.Addr().String() != "172.16.0.100" {
+				return fmt.Errorf("%+v, %v", a, err)
+			}
+			return nil
+		})
+		within(t, patience, fmt.Sprintf("internalTrafficPolicy Local at %s (pod there: %v)", n.Name, here), func() error {
+			if err := n.Reaches("10.100.7.3:80"); here != (err == nil) {
+				return fmt.Errorf("%v", err)
+			}
+			return nil
+		})
+		within(t, patience, "a service without endpoints is refused at "+n.Name, func() error {
+			if err := n.Reaches("10.100.7.4:80"); err == nil || !strings.Contains(err.Error(), "refused") {
+				return fmt.Errorf("%v", err)
+			}
+			return nil
+		})
 	}
 }
 
@@ -102,6 +111,13 @@ func told(t *testing.T, c *cluster) {
 		return err
 	})
 	must(t, c.lab.Replug(n.Name))
+	within(t, patience, "the session is back", func() error {
+		out, err := n.Run("routed", "status")
+		if err == nil && !strings.Contains(out, "established") {
+			err = errors.New(out)
+		}
+		return err
+	})
 	within(t, patience, "events of the node", func() error {
 		if out := c.kubectl(t, "events", "-A"); !strings.Contains(out, "Session") || !strings.Contains(out, "mls") {
 			return errors.New(place.LastLines(out, 20))

@@ -74,13 +74,13 @@ func (f *front) carry(client *net.TCPConn) {
 	defer b.Active.Add(-1)
 	stop := context.AfterFunc(f.p.ctx, func() { reset(client); reset(server) })
 	defer stop()
-	up := make(chan struct{})
+	down := make(chan struct{})
 	go func() {
-		pipe(server, client, &f.count.in)
-		close(up)
+		pipe(client, server, &f.count.out)
+		close(down)
 	}()
-	pipe(client, server, &f.count.out)
-	<-up
+	pipe(server, client, &f.count.in) // here and now: most clients have asked already
+	<-down
 	_ = client.Close() // both directions are done: an error would tell nothing
 	_ = server.Close()
 }

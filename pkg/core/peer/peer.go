@@ -50,5 +50,8 @@ type Peer struct {
 // Fixed is the peer less what may change while its session stands.
 func (p Peer) Fixed() Peer {
 	p.Prefer, p.Out, p.MaxPrefixes, p.ConnectRetry = 0, Out{}, 0, 0
+	if p.Password != "" { // the key may be another, not come or go
+		p.Password = "a key"
+	}
 	return p
 }

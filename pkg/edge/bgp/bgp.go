@@ -109,6 +109,9 @@ func New(cfg Config, log *slog.Logger, onSession func(Session)) *Speaker {
 	cfg.Hold = or(cfg.Hold, 9*time.Second)
 	cfg.RestartTime = or(cfg.RestartTime, 120*time.Second)
 	cfg.IPv4 = cfg.IPv4 || !cfg.IPv6
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
 	if onSession == nil {
 		onSession = func(Session) {}
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/osrg/gobgp/v4/api"
 
+	"github.com/l3edge/l3edge/pkg/edge/bgp/dial"
 	"github.com/l3edge/l3edge/pkg/edge/bgp/say"
 )
 
@@ -86,7 +87,7 @@ func (s *Speaker) dropPeers(ctx context.Context, running map[string]kept, peers 
 			}
 			if reflect.DeepEqual(peers[i].Fixed(), old.Fixed()) {
 				k.peer.Store(&peers[i])
-				if err := s.resettle(ctx, peers[i]); err != nil {
+				if err := s.resettle(ctx, old, peers[i]); err != nil {
 					return err
 				}
 				continue
@@ -104,14 +105,23 @@ func (s *Speaker) dropPeers(ctx context.Context, running map[string]kept, peers 
 	return nil
 }
 
-// resettle puts other attributes and preferences in force without disturbing the session (soft reset, RFC 2918).
-func (s *Speaker) resettle(ctx context.Context, p Peer) error {
+// resettle puts another key, other attributes and preferences in force without disturbing the session (soft reset, RFC
+// 2918).
+func (s *Speaker) resettle(ctx context.Context, old, p Peer) error {
 	addr := s.sessions.Address(p.Name)
 	if !addr.IsValid() {
 		return nil // its settings are taken up with its address
 	}
+	if p.Password != old.Password {
+		if err := dial.Rekey(s.self.From(p.Settings, addr), addr, s.cfg.Port, p.Password); err != nil {
+			s.log.Warn("session keeps its old key", "peer", p.Name, "problem", err)
+		}
+	}
 	if _, err := s.changePolicy(ctx, func(in *say.Policy) { in.Peers[addr] = p.Settings }); err != nil {
 		return err
+	}
+	if reflect.DeepEqual(p.Out, old.Out) && p.Prefer == old.Prefer {
+		return nil
 	}
 	_ = s.srv.ResetPeer(ctx, &api.ResetPeerRequest{Address: addr.String(), Soft: true, Direction: api.ResetPeerRequest_DIRECTION_BOTH}) // no session: no need
 	return nil

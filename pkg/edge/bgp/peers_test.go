@@ -65,7 +65,7 @@ func TestADynamicNeighbourBecomesAPeer(t *testing.T) {
 	m, n := run(t, mls()), run(t, node(2, Peer{Name: "127.0.0.1"}), "10.10.20.0/24")
 	within(t, 3*time.Second, "the dynamic neighbour", func() bool { return m.session("127.0.0.2").Dynamic && m.has("10.10.20.0/24", "127.0.0.2") })
 	m.SetPeers([]Peer{{Name: "127.0.0.2", Settings: Settings{Prefer: 200}}})
-	within(t, 10*time.Second, "a session with the configured peer", func() bool {
+	within(t, 20*time.Second, "a session with the configured peer", func() bool {
 		x := m.session("127.0.0.2")
 		return !x.Dynamic && x.State == Established && m.has("10.10.20.0/24", "127.0.0.2") && n.session("127.0.0.1").State == Established
 	})
@@ -92,4 +92,28 @@ func TestTheNextAddressOfAPeer(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
+}
+
+func TestAnotherKeyWhileTheSessionStands(t *testing.T) {
+	loopback(t)
+	with := func(name, key string) []Peer { return []Peer{{Name: name, Settings: Settings{Password: key}}} }
+	one, two := node(1, with("127.0.0.2", "old")...), node(2, with("127.0.0.1", "old")...)
+	one.Hold, two.Hold = 3*time.Second, 3*time.Second
+	m, n := run(t, one), run(t, two, "10.10.20.0/24")
+	within(t, 5*time.Second, "a session", func() bool { return m.has("10.10.20.0/24", "127.0.0.2") })
+	since := n.session("127.0.0.1").Since
+	m.SetPeers(with("127.0.0.2", "new"))
+	n.SetPeers(with("127.0.0.1", "new"))
+	announce(t, n, "10.10.20.0/24", "10.10.30.0/24")
+	within(t, 5*time.Second, "news over the session", func() bool { return m.has("10.10.30.0/24", "127.0.0.2") })
+	n.SetPeers(with("127.0.0.1", "wrong"))
+	within(t, 20*time.Second, "no session with a key that only one side has", func() bool { return m.session("127.0.0.2").State != Established })
+	if x := m.session("127.0.0.2"); x.Losses != 1 {
+		t.Errorf("lost %d times", x.Losses)
+	}
+	if x := n.session("127.0.0.1"); x.Losses == 0 && !x.Since.Equal(since) {
+		t.Errorf("the session was begun anew at %s", x.Since)
+	}
+	m.SetPeers(with("127.0.0.2", "wrong"))
+	within(t, 30*time.Second, "both sides have it", func() bool { return n.session("127.0.0.1").State == Established })
 }

@@ -30,7 +30,12 @@ func Prepare(fd int, p peer.Settings, addr netip.Addr, maxTTL int) error {
 	if p.Password == "" {
 		return err
 	}
-	sig := unix.TCPMD5Sig{Keylen: uint16(len(p.Password))}
+	return errors.Join(err, sign(fd, addr, p.Password))
+}
+
+// sign has what goes to and comes from an address carry a key's signature (TCP MD5, RFC 2385).
+func sign(fd int, addr netip.Addr, key string) error {
+	sig := unix.TCPMD5Sig{Keylen: uint16(len(key))}
 	sig.Addr.Family = unix.AF_INET
 	at := sig.Addr.Data[2:] // struct sockaddr_in: port, address
 	if addr.Is6() {
@@ -38,11 +43,11 @@ func Prepare(fd int, p peer.Settings, addr netip.Addr, maxTTL int) error {
 		at = sig.Addr.Data[6:] // struct sockaddr_in6: port, flow, address
 	}
 	copy(at, addr.AsSlice())
-	copy(sig.Key[:], p.Password)
-	if md5 := unix.SetsockoptTCPMD5Sig(fd, unix.IPPROTO_TCP, unix.TCP_MD5SIG, &sig); md5 != nil {
-		err = errors.Join(err, fmt.Errorf("sign with TCP MD5: %w", md5))
+	copy(sig.Key[:], key)
+	if err := unix.SetsockoptTCPMD5Sig(fd, unix.IPPROTO_TCP, unix.TCP_MD5SIG, &sig); err != nil {
+		return fmt.Errorf("sign with TCP MD5: %w", err)
 	}
-	return err
+	return nil
 }
 
 // notification is a message's type (RFC 4271 section 4.1).

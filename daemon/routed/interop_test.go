@@ -114,7 +114,7 @@ func TestExaBGP(t *testing.T) {
 	})
 	refused := map[string]string{
 		"10.10.10.128/25": "inside own pod subnet 10.10.10.0/24", "0.0.0.0/0": "default route not wanted",
-		"10.10.96.0/24": "next hop 10.20.30.62 is this node", "127.0.0.0/8": "outside the accepted prefixes",
+		"10.10.96.0/24": "next hop 10.20.30.62 is this node", "127.0.0.0/8": "inside 127.0.0.0/8, which no router leads to",
 	}
 	within(t, promised, "what is wrong is refused, with the reason", func() bool {
 		n := 0

@@ -268,7 +268,6 @@ func (d *wiring) followSpeaker(ctx context.Context) error {
 func (d *wiring) heard(e fib.Event) {
 	switch {
 	case e.Gone.IsValid():
-		d.log.Warn("route removed by another program, putting it back", "prefix", e.Gone)
 		d.router.Gone(e.Gone)
 	case e.Forwarding:
 		d.router.SetIntents(d.intents())

@@ -44,6 +44,7 @@ type entry struct {
 	good          []span
 	broken, notes []Problem
 	everGood      bool
+	inode         uint64 // of the file as it was read last
 }
 
 // store is the directory as last read. The book holds what counts of it.
@@ -52,6 +53,7 @@ type store struct {
 	book    *kubeobj.Book
 	files   map[string]*entry
 	wrong   map[string]bool     // files with something to say about
+	busy    map[string]bool     // files that somebody is writing: what they said before counts until that is done
 	holders map[string][]holder // of the objects by key, in the order of the files: the first counts
 	rivals  map[string]bool     // keys with several holders
 	memory  memory
@@ -71,7 +73,7 @@ type holder struct {
 
 func newStore(dir string, m memory) store {
 	return store{
-		dir: dir, memory: m, book: kubeobj.NewBook(), files: map[string]*entry{}, wrong: map[string]bool{},
+		dir: dir, memory: m, book: kubeobj.NewBook(), files: map[string]*entry{}, wrong: map[string]bool{}, busy: map[string]bool{},
 		holders: map[string][]holder{}, rivals: map[string]bool{}, due: map[string]due{}, trouble: map[string]error{},
 	}
 }
@@ -110,6 +112,7 @@ func (s *store) forget(name string) {
 	}
 	delete(s.files, name)
 	delete(s.wrong, name)
+	delete(s.busy, name)
 	delete(s.due, name)
 	s.note(name, s.memory.forget(name))
 }
@@ -135,6 +138,7 @@ type look struct {
 	entry *entry // as it was; nil: it is new
 	stamp stamp
 	spans []span
+	busy  bool // somebody is writing it
 	gone  bool // or no file
 	err   error
 }
@@ -164,15 +168,16 @@ func (l *look) at(path string) {
 		l.gone = true
 	default:
 		var old []span
+		var inode uint64
 		if l.entry != nil {
-			if old = l.entry.good; l.entry.stamp == stampOf(fi) && !l.news {
+			if old, inode = l.entry.good, l.entry.inode; l.entry.stamp == stampOf(fi) && !l.news {
 				l.stamp = l.entry.stamp
 				return
 			}
 		}
-		text, err := os.ReadFile(path)
+		w, err := readWhole(path, inode)
 		if l.err = err; err == nil {
-			l.stamp, l.spans = stampOf(fi), parse(text, old)
+			l.stamp, l.busy, l.spans = w.stamp, w.busy, parse(w.text, old)
 		}
 	}
 }
@@ -196,14 +201,21 @@ func (s *store) take(l look) {
 		}
 	}()
 	path := filepath.Join(s.dir, l.name)
+	if l.entry == nil && (l.err != nil || l.busy || len(l.spans) == 0) {
+		s.recall(l.name, e)
+	}
 	if l.err != nil {
-		if !e.everGood {
-			s.recall(l.name, e)
-		}
 		e.broken, e.stamp = []Problem{{File: path, What: l.err.Error()}}, stamp{}
 		return
 	}
-	e.stamp, e.broken, e.notes = l.stamp, nil, nil
+	if delete(s.busy, l.name); l.busy {
+		s.busy[l.name] = true
+		if e.everGood {
+			e.stamp = stamp{}
+			return
+		}
+	}
+	e.stamp, e.broken, e.notes, e.inode = l.stamp, nil, nil, l.stamp.inode
 	for _, sp := range l.spans {
 		for _, p := range sp.broken {
 			e.broken = append(e.broken, sp.at(path, p))
@@ -214,6 +226,9 @@ func (s *store) take(l look) {
 	}
 	for _, p := range twice(l.spans) {
 		e.broken = append(e.broken, Problem{path, p.Line, p.What})
+	}
+	if e.everGood && len(e.good) > 0 && len(l.spans) == 0 {
+		e.broken = append(e.broken, Problem{File: path, What: "empty; what it said stays in force until the file is removed"})
 	}
 	if len(e.broken) == 0 {
 		s.due[l.name] = due{l.stamp, l.news || s.due[l.name].news}

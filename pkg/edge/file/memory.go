@@ -64,15 +64,15 @@ func (m memory) keep(name, path string, fi fs.FileInfo, news bool) error {
 	if have, err := os.Stat(mine); !news && err == nil && have.Size() == fi.Size() && have.ModTime().Equal(fi.ModTime()) {
 		return nil
 	}
-	text, err := os.ReadFile(path)
-	if err != nil {
+	w, err := readWhole(path, 0)
+	if err != nil || w.busy || w.stamp != stampOf(fi) {
 		return nil // it goes or changes: there is news of it soon
 	}
 	if err := os.MkdirAll(m.dir, 0o700); err != nil {
 		return fmt.Errorf("remember manifests: %w", err)
 	}
 	tmp := filepath.Join(m.dir, "."+name) // a name that does not count
-	if err := os.WriteFile(tmp, text, 0o600); err != nil {
+	if err := os.WriteFile(tmp, w.text, 0o600); err != nil {
 		return fmt.Errorf("remember manifests: %w", err)
 	}
 	if err := errors.Join(os.Chtimes(tmp, time.Time{}, fi.ModTime()), os.Rename(tmp, mine)); err != nil {

@@ -88,13 +88,18 @@ type watchLoop struct {
 	self  fs.FileInfo     // the directory that is watched; nil: it is missing
 	whole bool            // read everything, not only what is dirty
 	dirty map[string]bool // names in dir that had an event; true: the last one took it away
+	idly  bool            // what is dirty had none, but was being written when it was looked at
 }
 
 // update reads what has changed and emits it.
 func (l *watchLoop) update(ctx context.Context) error {
+	idly := l.idly
 	names, scanErr, err := l.read()
 	if err != nil {
 		return err
+	}
+	if idly && l.allBusy(names) {
+		return nil
 	}
 	if l.anyBroken(names) {
 		timer := time.NewTimer(settle)
@@ -138,8 +143,17 @@ func (l *watchLoop) read() (names map[string]bool, scanErr, err error) {
 	} else {
 		l.store.read(names, true)
 	}
-	l.whole, l.dirty = false, nil
+	l.whole, l.dirty, l.idly = false, nil, false
 	return names, scanErr, nil
+}
+
+func (l *watchLoop) allBusy(names map[string]bool) bool {
+	for name := range names {
+		if !l.store.busy[name] {
+			return false
+		}
+	}
+	return true
 }
 
 func (l *watchLoop) anyBroken(names map[string]bool) bool {
@@ -155,11 +169,21 @@ func (l *watchLoop) anyBroken(names map[string]bool) bool {
 // the timer (which may be nil) ends first.
 func (l *watchLoop) wait(ctx context.Context, timer <-chan time.Time) bool {
 	for !l.pending() {
+		var look <-chan time.Time
+		if len(l.store.busy) > 0 { // nobody tells when a writer is done
+			look = time.After(again)
+		}
 		select {
 		case <-ctx.Done():
 			return false
 		case <-timer:
 			return false
+		case <-look:
+			l.idly, l.dirty = true, map[string]bool{}
+			for name := range l.store.busy {
+				l.dirty[name] = false
+			}
+			return true
 		case e := <-l.w.Events:
 			l.note(e)
 		case <-l.w.Errors: // the queue overflowed: events are lost
@@ -185,12 +209,13 @@ func (l *watchLoop) wait(ctx context.Context, timer <-chan time.Time) bool {
 	}
 }
 
-// note sorts an event: a manifest in the directory is dirty; a change of the directory itself, of a link in it or of
+// note sorts an event, which makes whatever is read next worth telling: a manifest in the directory is dirty; a change of the directory itself, of a link in it or of
 // something on the way to it means reading everything.
 func (l *watchLoop) note(e fsnotify.Event) {
 	if e.Op == fsnotify.Chmod && filepath.Dir(e.Name) != l.dir {
 		return
 	}
+	l.idly = false
 	name := filepath.Base(e.Name)
 	switch {
 	case filepath.Dir(e.Name) != l.dir:

@@ -122,6 +122,7 @@ func parseFor(r raw, member *kubeobj.Member, hostname string, cniSubnets func(di
 		p.add("kubernetes", err)
 	}
 	c.asn, c.zone = r.ASN, r.Zone
+	checkASN(&p, "asn", r.ASN)
 	if c.node == "" {
 		c.node = hostname
 	}
@@ -160,29 +161,47 @@ func parseFor(r raw, member *kubeobj.Member, hostname string, cniSubnets func(di
 	if len(r.Peers)+len(r.ListenRanges) == 0 && !c.asking {
 		p.add("peers", errors.New("none given, and no listenRanges: whom should we talk to? (--peer=NAME)"))
 	}
-	if len(p.errs) > 0 || c.asking {
-		return c, errors.Join(p.errs...)
+	for i, a := range c.podSubnets {
+		for j, b := range c.podSubnets[:i] {
+			if a.IsValid() && b.IsValid() && a.Overlaps(b) {
+				p.add(fmt.Sprintf("podSubnets[%d]", i), fmt.Errorf("%s overlaps podSubnets[%d] %s", a, j, b))
+			}
+		}
 	}
+	if !c.asking {
+		fillIn(&p, &c, r.CNIConfDir, cniSubnets)
+	}
+	return c, errors.Join(p.errs...)
+}
+
+// fillIn finds the pod subnets that r does not name, and what may be learned because of them.
+func fillIn(p *problems, c *config, dir string, cniSubnets func(dir string) ([]netip.Prefix, error)) {
 	if len(c.podSubnets) == 0 && c.api == nil {
-		found, err := cniSubnets(r.CNIConfDir)
+		found, err := cniSubnets(dir)
 		p.add("podSubnets", err)
 		c.podSubnets = found
+		if err != nil {
+			return
+		}
 	}
 	switch {
-	case len(c.podSubnets) > 0 || c.transit || len(p.errs) > 0:
+	case len(c.podSubnets) > 0 || c.transit:
 	case c.api != nil:
 		p.add("podSubnets", fmt.Errorf("the cluster has given node %s none (spec.podCIDRs; kube-controller-manager --allocate-node-cidrs)", c.node))
+		return
 	default:
-		p.add("podSubnets", fmt.Errorf("none given, and no bridge-l3 entry in %s names one (--pod-subnet=PREFIX)", r.CNIConfDir))
+		p.add("podSubnets", fmt.Errorf("none given, and no bridge-l3 entry in %s names one (--pod-subnet=PREFIX)", dir))
+		return
 	}
-	if len(c.accept) == 0 {
-		for _, s := range c.podSubnets {
+	if len(c.accept) > 0 {
+		return
+	}
+	for _, s := range c.podSubnets {
+		if s.IsValid() {
 			c.accept = append(c.accept, route.AcceptAll(node.ClusterPrefix(s)))
 		}
 	}
-	if len(c.accept) == 0 && len(p.errs) == 0 {
+	if len(c.podSubnets) == 0 {
 		p.add("accept", errors.New("a router without a pod subnet must be told which prefixes to learn (--accept=PREFIX)"))
 	}
-	p.add("podSubnets", node.Node{Name: c.node, PodSubnets: c.podSubnets}.Validate())
-	return c, errors.Join(p.errs...)
 }

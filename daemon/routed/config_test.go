@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"github.com/l3edge/l3edge/pkg/core/peer"
 	"github.com/l3edge/l3edge/pkg/core/route"
 	"github.com/l3edge/l3edge/pkg/edge/bgp"
+	"github.com/l3edge/l3edge/pkg/edge/netns/nstest"
 )
 
 var (
@@ -86,7 +88,7 @@ func TestParseErrors(t *testing.T) {
 		in   raw
 		want string
 	}{
-		{"nobody to talk to", raw{}, "peers: none given, and no listenRanges: whom should we talk to? (--peer=NAME)"},
+		{"nobody to talk to", raw{PodSubnets: []string{"10.10.10.0/24"}}, "peers: none given, and no listenRanges: whom should we talk to? (--peer=NAME)"},
 		{"no pod subnet", raw{Peers: []rawPeer{{Name: "mls"}}, CNIConfDir: "/etc/cni/net.d"}, "podSubnets: none given, and no bridge-l3 entry in /etc/cni/net.d names one (--pod-subnet=PREFIX)"},
 		{"a router that may learn nothing", raw{ListenRanges: []string{"10.20.30.0/24"}}, "accept: a router without a pod subnet must be told which prefixes to learn (--accept=PREFIX)"},
 		{"everything at once", raw{
@@ -118,7 +120,27 @@ listenGroup: there is no group "leaf"
 listenRanges[0]: "mls" is not a prefix
 podSubnets[0]: 10.10.10.1/24 has host bits set: did you mean 10.10.10.0/24?
 accept[0]: max=40 is not a length from 16 to 32`},
-		{"overlapping pod subnets", raw{Peers: []rawPeer{{Name: "mls"}}, PodSubnets: []string{"10.10.10.0/24", "10.10.0.0/16"}}, "podSubnets: podSubnets[1]: 10.10.0.0/16 overlaps podSubnets[0] 10.10.10.0/24"},
+		{"overlapping pod subnets", raw{Peers: []rawPeer{{Name: "mls"}}, PodSubnets: []string{"10.10.10.0/24", "10.10.0.0/16"}}, "podSubnets[1]: 10.10.0.0/16 overlaps podSubnets[0] 10.10.10.0/24"},
+		{"overlapping pod subnets are told of beside the rest", raw{Port: -1, PodSubnets: []string{"10.10.10.0/24", "mist", "10.10.0.0/16"}}, `port: -1 is not a port
+podSubnets[1]: "mist" is not a prefix
+peers: none given, and no listenRanges: whom should we talk to? (--peer=NAME)
+podSubnets[2]: 10.10.0.0/16 overlaps podSubnets[0] 10.10.10.0/24`},
+		{"a pod subnet is missed beside the rest", raw{Port: -1, Peers: []rawPeer{{Name: "mls"}}}, "port: -1 is not a port\npodSubnets: none given, and no bridge-l3 entry in  names one (--pod-subnet=PREFIX)"},
+		{"nobody's addresses", raw{PodSubnets: []string{"10.10.10.0/24"}, Peers: []rawPeer{
+			{Name: "0.0.0.0"}, {Name: "::"}, {Name: "224.0.0.1"}, {Name: "255.255.255.255"}, {Name: "::ffff:10.0.0.9"}, {Name: "10.20.30.62", rawSettings: rawSettings{LocalAddress: "10.20.30.62"}},
+		}}, `peers[0].name: 0.0.0.0 is no host's address
+peers[1].name: :: is no host's address
+peers[2].name: 224.0.0.1 is no host's address
+peers[3].name: 255.255.255.255 is no host's address
+peers[4].name: ::ffff:10.0.0.9 is an IPv4 address: write it so (10.0.0.9)
+peers[5].name: 10.20.30.62 is this node itself`},
+		{"nobody's ASN", raw{
+			ASN: 23456, PodSubnets: []string{"10.10.10.0/24"}, Groups: map[string]rawSettings{"tor": {ASN: 65535}},
+			Peers: []rawPeer{{Name: "mls", rawSettings: rawSettings{ASN: 4294967295}}}, Nodes: []rawFor{{Match: map[string]string{"rack": "7"}, ASN: 65535}},
+		}, `nodes[0].asn: 65535 is reserved and nobody's ASN
+asn: 23456 is reserved and nobody's ASN
+groups.tor.asn: 65535 is reserved and nobody's ASN
+peers[0].asn: 4294967295 is reserved and nobody's ASN`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -135,6 +157,18 @@ accept[0]: max=40 is not a length from 16 to 32`},
 	if _, err := parse(raw{Peers: []rawPeer{{Name: "mls"}}}, "n", func(string) ([]netip.Prefix, error) { return nil, boom }); !errors.Is(err, boom) {
 		t.Errorf("a broken conflist is %v", err)
 	}
+}
+
+func TestAPeerThatIsThisNode(t *testing.T) {
+	n, other := newHost(t, "kubminion1"), newHost(t, "mls")
+	nstest.Veth(t, n.Handle, "ens18", "10.20.30.62/24", other.Handle, "p1", "10.20.30.1/24")
+	nstest.Do(t, n.Handle, func() error {
+		err := run([]string{"--check", "--peer=10.20.30.1", "--peer=10.20.30.62", "--pod-subnet=10.10.10.0/24"}, io.Discard, io.Discard)
+		if err == nil || err.Error() != "peers[1].name: 10.20.30.62 is this node itself" {
+			t.Errorf("got %v", err)
+		}
+		return nil
+	})
 }
 
 func TestParsePeer(t *testing.T) {

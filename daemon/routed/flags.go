@@ -115,6 +115,9 @@ func (f *flags) config() (config, error) {
 		return config{}, fmt.Errorf("node name: %w", err)
 	}
 	c, err := parseFor(r, f.member.Load(), host, cniSubnets)
+	if self, err := hostAddresses(nil); err == nil {
+		wrong = append(wrong, checkSelf(c.peers, self)...)
+	}
 	if err = errors.Join(append(wrong, err)...); err != nil {
 		return config{}, err
 	}

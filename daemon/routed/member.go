@@ -74,6 +74,7 @@ func checkNodes(p *problems, list []rawFor, groups groups) {
 		if len(f.Match) == 0 {
 			p.add(place+".match", errors.New("names no label: what is for all nodes stands outside nodes"))
 		}
+		checkASN(p, place+".asn", f.ASN)
 		var inner problems
 		readPeers(&inner, f.Peers, groups)
 		for _, err := range inner.errs {

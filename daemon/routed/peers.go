@@ -87,6 +87,7 @@ func (r rawSettings) parse(p *problems, place string) bgp.Settings {
 		s.MaxPrefixes = *r.MaxPrefixes
 	}
 	checkPort(p, place+"port", r.Port)
+	checkASN(p, place+"asn", r.ASN)
 	s.LocalAddress = address(p, place+"localAddress", r.LocalAddress)
 	s.Password = password(p, place+"passwordFile", r.Pass)
 	s.BFD = interval(p, place+"bfd", r.BFD)
@@ -152,8 +153,8 @@ func readPeers(p *problems, in []rawPeer, g groups) []bgp.Peer {
 		seen[peer.Name] = true
 		peer.Settings = g.of(p, place+"group", x.Group, x.rawSettings)
 		a, err := netip.ParseAddr(x.Name)
-		if err == nil && a.Is6() && a.IsLinkLocalUnicast() && a.Zone() == "" {
-			p.add(place+"name", fmt.Errorf("%s is on every link: which one? (%s%%ens18)", a, a))
+		if err == nil {
+			checkPeer(p, place+"name", a, peer.LocalAddress)
 		}
 		if local := peer.LocalAddress; err == nil && local.IsValid() && local.Is4() != a.Is4() {
 			p.add(place+"localAddress", fmt.Errorf("from %s nobody reaches %s", local, a))

@@ -4,12 +4,15 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/l3edge/l3edge/pkg/core/subnet"
+	"github.com/l3edge/l3edge/pkg/edge/bgp"
 )
 
 // defaultMaxPrefixes is far above any cluster and far below what hurts.
@@ -106,4 +109,36 @@ func endpoint(p *problems, place, s string) netip.AddrPort {
 		p.add(place, fmt.Errorf("%q is not ADDRESS:PORT", s))
 	}
 	return a
+}
+
+// checkASN refuses the numbers that are nobody's: those in reserve (RFC 7300) and the stand-in for long ones (RFC 6793).
+func checkASN(p *problems, place string, asn uint32) {
+	switch asn {
+	case 23456, math.MaxUint16, math.MaxUint32:
+		p.add(place, fmt.Errorf("%d is reserved and nobody's ASN", asn))
+	}
+}
+
+// checkPeer refuses addresses that cannot be a peer's.
+func checkPeer(p *problems, place string, a, local netip.Addr) {
+	switch {
+	case a.Is4In6():
+		p.add(place, fmt.Errorf("%s is an IPv4 address: write it so (%s)", a, a.Unmap()))
+	case a.IsUnspecified() || a.IsMulticast() || a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		p.add(place, fmt.Errorf("%s is no host's address", a))
+	case a == local:
+		p.add(place, fmt.Errorf("%s is this node itself", a))
+	case a.Is6() && a.IsLinkLocalUnicast() && a.Zone() == "":
+		p.add(place, fmt.Errorf("%s is on every link: which one? (%s%%ens18)", a, a))
+	}
+}
+
+// checkSelf reports peers that are this host.
+func checkSelf(peers []bgp.Peer, self []netip.Addr) (errs []error) {
+	for i, x := range peers {
+		if a, err := netip.ParseAddr(x.Name); err == nil && slices.Contains(self, a) {
+			errs = append(errs, fmt.Errorf("peers[%d].name: %s is this node itself", i, a))
+		}
+	}
+	return errs
 }

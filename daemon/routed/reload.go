@@ -116,6 +116,7 @@ func (d *wiring) reload() {
 		return // it will begin with this
 	}
 	d.speaker.SetPeers(now.peers)
+	d.withhold(now)
 	d.router.SetPolicy(policy(now))
 	d.router.SetIntents(d.intents())
 	d.loop.Trigger()

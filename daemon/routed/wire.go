@@ -200,6 +200,7 @@ func (d *wiring) assemble(id identity) error {
 	})
 	d.loop = loop.New(loop.Options{Name: "routes", Sync: d.router.Sync, Log: d.log, Resync: time.Minute})
 	d.tellNextHops()
+	d.withhold(*conf)
 	d.state.running(id, d.speaker, d.router, &d.vips)
 	d.because("routed has been stopped")
 	if d.handedOver.Load() {
@@ -218,6 +219,13 @@ func (d *wiring) tellNextHops() {
 	}
 	if err != nil {
 		d.log.Warn("next hops not up to date", "problem", err)
+	}
+}
+
+// withhold has the speaker pass on nothing that the router itself refuses whoever tells it.
+func (d *wiring) withhold(c config) {
+	if err := d.speaker.Withhold(policy(c).Never()); err != nil {
+		d.log.Warn("what is passed on is not up to date", "problem", err)
 	}
 }
 
@@ -253,6 +261,7 @@ func (d *wiring) followSpeaker(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-d.speaker.Changed():
+			d.router.Heard()
 			d.loop.Trigger()
 		}
 		rest.Reset(breath)

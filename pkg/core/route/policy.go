@@ -126,6 +126,18 @@ func (p Policy) Refuses(prefix netip.Prefix) string {
 	return reason
 }
 
+// Never are the prefixes that Refuses refuses though they may be inside Accept: who passes on what it learns leaves them out.
+func (p Policy) Never() []Accept {
+	var out []Accept
+	if !p.Default {
+		out = append(out, Accept{Prefix: netip.PrefixFrom(netip.IPv4Unspecified(), 0)}, Accept{Prefix: netip.PrefixFrom(netip.IPv6Unspecified(), 0)})
+	}
+	for _, x := range slices.Concat(p.Own, martians) {
+		out = append(out, Accept{Prefix: x, Min: x.Bits(), Max: x.Addr().BitLen()})
+	}
+	return out
+}
+
 // refusesHop gives the reason why no packet may be sent to a next hop, or "".
 func (p Policy) refusesHop(nh netip.Addr) string {
 	for _, own := range p.Own {

@@ -138,6 +138,14 @@ func TestMartiansAreNeverLearned(t *testing.T) {
 			t.Errorf("%s may not be learned: %s", p, reason)
 		}
 	}
+	all.Default = false
+	for _, a := range all.Never() {
+		for _, bits := range []int{a.Min, a.Max} {
+			if p := netip.PrefixFrom(a.Prefix.Addr(), bits); all.Refuses(p) == "" {
+				t.Errorf("%s is never passed on, and yet learned", p)
+			}
+		}
+	}
 	topo := Topology{OnLink: []OnLink{{pfx("10.10.10.0/24"), 3}, {pfx("10.20.30.0/24"), 2}}}
 	for _, via := range [][]Via{
 		{{NextHop: addr("10.10.10.7"), Peer: addr("10.20.30.1")}},

@@ -168,6 +168,26 @@ func TestTwoNodesBehindARouter(t *testing.T) {
 	within(t, 3*time.Second, "back again", func() bool { return n2.has("10.10.30.0/24", "127.0.0.1") })
 }
 
+func TestWhatIsRefusedIsNotPassedOn(t *testing.T) {
+	loopback(t)
+	m := run(t, mls(), "10.10.5.0/24")
+	if err := m.Withhold(route.Policy{Own: []netip.Prefix{pfx("10.10.5.0/24")}}.Never()); err != nil {
+		t.Fatal(err)
+	}
+	n2, n3 := run(t, node(2, Peer{Name: "127.0.0.1"})), run(t, node(3, Peer{Name: "127.0.0.1"}))
+	announce(t, n2, "10.10.5.128/25", "10.10.20.0/24")
+	within(t, 3*time.Second, "routes", func() bool {
+		return m.has("10.10.5.128/25", "127.0.0.2") && n3.has("10.10.5.0/24", "127.0.0.1") && n3.has("10.10.20.0/24", "127.0.0.1")
+	})
+	if n3.has("10.10.5.128/25", "127.0.0.1") {
+		t.Error("a part of the router's own pod subnet is passed on")
+	}
+	if err := m.Withhold(nil); err != nil {
+		t.Fatal(err)
+	}
+	within(t, 3*time.Second, "another policy", func() bool { return n3.has("10.10.5.128/25", "127.0.0.1") })
+}
+
 func TestANodeDoesNotPassRoutesOn(t *testing.T) {
 	loopback(t)
 	left, right := mls(), mls()

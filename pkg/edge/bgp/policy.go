@@ -11,6 +11,7 @@ import (
 	"github.com/osrg/gobgp/v4/api"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/l3edge/l3edge/pkg/core/route"
 	"github.com/l3edge/l3edge/pkg/edge/bgp/say"
 )
 
@@ -57,15 +58,25 @@ func (s *Speaker) settings(a netip.Addr) Settings {
 // NextHops says which IPv6 address of ours peers on a link can use, by the link's IPv4 prefix. It matters where IPv6
 // prefixes go over a session between IPv4 addresses.
 func (s *Speaker) NextHops(byLink map[netip.Prefix]netip.Addr) error {
+	return s.tellAnew(func(in *say.Policy) { in.NextHops = maps.Clone(byLink) })
+}
+
+// Withhold says which learned prefixes are not passed on, though they are inside Config.Transit.
+func (s *Speaker) Withhold(these []route.Accept) error {
+	return s.tellAnew(func(in *say.Policy) { in.Withheld = these })
+}
+
+// tellAnew changes the policies, and tells the peers what is to be told otherwise now.
+func (s *Speaker) tellAnew(f func(*say.Policy)) error {
 	select {
 	case <-s.started:
 	default: // nothing is announced yet
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.policy.NextHops = maps.Clone(byLink)
+		f(&s.policy)
 		return nil
 	}
-	changed, err := s.changePolicy(context.Background(), func(in *say.Policy) { in.NextHops = maps.Clone(byLink) })
+	changed, err := s.changePolicy(context.Background(), f)
 	if changed && err == nil {
 		_ = s.srv.ResetPeer(context.Background(), &api.ResetPeerRequest{Soft: true, Direction: api.ResetPeerRequest_DIRECTION_OUT}) // there may be no peer
 	}

@@ -19,6 +19,7 @@ import (
 type Policy struct {
 	ASN      uint32
 	Transit  []route.Accept
+	Withheld []route.Accept // and of these none
 	Listen   []netip.Prefix
 	ListenAs peer.Settings
 	Peers    map[netip.Addr]peer.Settings
@@ -42,7 +43,7 @@ const (
 
 // Render writes the policies as gobgp reads them.
 //
-// Outwards nothing but our own prefixes and, for a transit router, learned ones inside Transit. An IPv6 prefix needs an IPv6
+// Outwards nothing but our own prefixes and, for a transit router, learned ones inside Transit that are not Withheld. An IPv6 prefix needs an IPv6
 // next hop, also over a session between IPv4 addresses; where the link to the peer has none, it is not announced.
 // Inwards everything, as route.Policy decides later what may be used; but what is about to leave (GRACEFUL_SHUTDOWN) loses
 // against anything else.
@@ -61,12 +62,13 @@ func (in Policy) Render() *api.SetPoliciesRequest {
 	}
 	each(func(match *api.MatchSet, s peer.Settings) { w.out(match, s.Out, in.ASN) })
 	w.export(&api.Conditions{RouteType: api.Conditions_ROUTE_TYPE_LOCAL}, accept)
+	if len(in.Transit) > 0 {
+		for i, a := range in.Withheld {
+			w.export(&api.Conditions{PrefixSet: w.prefixes(fmt.Sprintf("withheld-%d", i), a)}, &api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_REJECT})
+		}
+	}
 	for i, a := range in.Transit {
-		name := fmt.Sprintf("transit-%d", i)
-		w.sets = append(w.sets, &api.DefinedSet{DefinedType: api.DefinedType_DEFINED_TYPE_PREFIX, Name: name, Prefixes: []*api.Prefix{
-			{IpPrefix: a.Prefix.String(), MaskLengthMin: uint32(a.Min), MaskLengthMax: uint32(a.Max)},
-		}})
-		w.export(&api.Conditions{PrefixSet: &api.MatchSet{Type: api.MatchSet_TYPE_ANY, Name: name}}, accept)
+		w.export(&api.Conditions{PrefixSet: w.prefixes(fmt.Sprintf("transit-%d", i), a)}, accept)
 	}
 	each(func(match *api.MatchSet, s peer.Settings) {
 		if s.Prefer != 0 {
@@ -107,6 +109,14 @@ func (w *policyWriter) neighbors(name string, ps ...netip.Prefix) *api.MatchSet 
 	}
 	w.sets = append(w.sets, set)
 	return match
+}
+
+// prefixes is a condition on the prefix.
+func (w *policyWriter) prefixes(name string, a route.Accept) *api.MatchSet {
+	w.sets = append(w.sets, &api.DefinedSet{DefinedType: api.DefinedType_DEFINED_TYPE_PREFIX, Name: name, Prefixes: []*api.Prefix{
+		{IpPrefix: a.Prefix.String(), MaskLengthMin: uint32(a.Min), MaskLengthMax: uint32(a.Max)},
+	}})
+	return &api.MatchSet{Type: api.MatchSet_TYPE_ANY, Name: name}
 }
 
 // nextHops puts our IPv6 address on the peer's link into what goes over a session between IPv4 addresses.

@@ -78,6 +78,7 @@ func TestRender(t *testing.T) {
 	p := Policy{
 		ASN:      4200000001,
 		Transit:  []route.Accept{{Prefix: netip.MustParsePrefix("10.10.0.0/16"), Min: 16, Max: 28}},
+		Withheld: []route.Accept{{Prefix: netip.MustParsePrefix("10.10.5.0/24"), Min: 24, Max: 32}},
 		Listen:   []netip.Prefix{netip.MustParsePrefix("10.20.0.0/16")},
 		ListenAs: peer.Settings{Prefer: 50},
 		Peers: map[netip.Addr]peer.Settings{
@@ -88,6 +89,7 @@ func TestRender(t *testing.T) {
 	want := `export: not [::/0] -> reject
 export: [10.20.30.1/32] -> med 7, prepend 4200000001 x2, communities [64512:1], communities [64512:1:2]
 export: own -> accept
+export: [10.10.5.0/24 24-32] -> reject
 export: [10.10.0.0/16 16-28] -> accept
 import: [10.20.30.1/32] -> local-pref 200
 import: [10.20.0.0/16] -> local-pref 50

@@ -122,6 +122,13 @@ func (d *wiring) reload() {
 	d.loop.Trigger()
 }
 
+// withhold has the speaker pass on nothing that the router itself refuses whoever tells it.
+func (d *wiring) withhold(c config) {
+	if err := d.speaker.Withhold(policy(c).Never()); err != nil {
+		d.log.Warn("what is passed on is not up to date", "problem", err)
+	}
+}
+
 // sameLive compares what can change while the process runs.
 func sameLive(a, b config) bool {
 	return reflect.DeepEqual(a.peers, b.peers) && slices.Equal(a.podSubnets, b.podSubnets) && slices.Equal(a.accept, b.accept) &&

@@ -222,13 +222,6 @@ func (d *wiring) tellNextHops() {
 	}
 }
 
-// withhold has the speaker pass on nothing that the router itself refuses whoever tells it.
-func (d *wiring) withhold(c config) {
-	if err := d.speaker.Withhold(policy(c).Never()); err != nil {
-		d.log.Warn("what is passed on is not up to date", "problem", err)
-	}
-}
-
 func or(d, def time.Duration) time.Duration {
 	if d == 0 {
 		return def

@@ -693,6 +693,8 @@ func TestMetrics(t *testing.T) {
 	for _, want := range []string{
 		"routed_routes 1\n", "routed_announced 1\n", "routed_configuration_current 1\n", "routed_session_up{peer=\"10.20.30.1\"} 1\n",
 		"routed_session_prefixes_out{peer=\"10.20.30.1\"} 1\n", "routed_session_losses_total{peer=\"10.20.30.1\"} 0\n", "routed_sync_total{result=\"error\"} 0\n",
+		"# TYPE routed_programming_seconds histogram\nrouted_programming_seconds_bucket{le=\"0.0005\"} ", "routed_programming_seconds_bucket{le=\"+Inf\"} 1\nrouted_programming_seconds_sum 0.0",
+		"routed_programming_seconds_count 1\n",
 	} {
 		if !strings.Contains(body, want) {
 			t.Errorf("no %s in\n%s", want, body)

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/l3edge/l3edge/pkg/edge/bgp"
+	"github.com/l3edge/l3edge/pkg/engine/router"
 )
 
 // metrics is a Status in the text format of Prometheus (exposition format 0.0.4).
@@ -46,6 +47,8 @@ func (s Status) metrics() string {
 	fmt.Fprintf(&b, "routed_sync_total{result=\"ok\"} %d\nrouted_sync_total{result=\"error\"} %d\n", s.Rounds.OK, s.Rounds.Failed)
 	family("routed_sync_seconds_total", "counter", "Time spent in these rounds.")
 	fmt.Fprintf(&b, "routed_sync_seconds_total %g\n", s.Rounds.Spent.Seconds())
+	family("routed_programming_seconds", "histogram", "From hearing of a change to the kernel's having the routes, per round.")
+	writeHistogram(&b, "routed_programming_seconds", s.Rounds.Latency)
 	for _, m := range []struct {
 		name, kind, help string
 		value            func(bgp.Session) uint64
@@ -67,6 +70,19 @@ func (s Status) metrics() string {
 		}
 	}
 	return b.String()
+}
+
+func writeHistogram(b *strings.Builder, name string, h router.Histogram) {
+	total := uint64(0)
+	for i, n := range h.Counts {
+		total += n
+		end := "+Inf"
+		if i < len(router.Bounds) {
+			end = fmt.Sprint(router.Bounds[i].Seconds())
+		}
+		fmt.Fprintf(b, "%s_bucket{le=%q} %d\n", name, end, total)
+	}
+	fmt.Fprintf(b, "%s_sum %g\n%s_count %d\n", name, h.Sum.Seconds(), name, total)
 }
 
 // What a peer or a cluster may grow without end gets no more lines than these.

@@ -76,11 +76,14 @@ type Router struct {
 	taken    []netip.Prefix // routes that others removed and nobody was told of yet
 	told     time.Time      // when the last of these were
 	rounds   Rounds
-	decision route.Decision // announcements and what is held; FIB and Refused are kept by prefix above
+	// programmed counts changes that the kernel has taken.
+	programmed uint64
+	decision   route.Decision // announcements and what is held; FIB and Refused are kept by prefix above
 }
 
 // news is what was heard since the last round.
 type news struct {
+	since    time.Time      // when the first of it was heard; zero: nothing was
 	topology bool           // links, addresses or gateways may have changed
 	reread   bool           // the kernel's routes may have changed
 	synced   bool           // all that the peers know is in changed or was before
@@ -138,8 +141,14 @@ func (r *Router) SetPolicy(p route.Policy) {
 func (r *Router) hear(f func()) {
 	r.newsMu.Lock()
 	defer r.newsMu.Unlock()
+	if r.news.since.IsZero() {
+		r.news.since = time.Now()
+	}
 	f()
 }
+
+// Heard says that the speaker has changes for the next round: their latency counts from here.
+func (r *Router) Heard() { r.hear(func() {}) }
 
 // Sync does one round: it brings kernel and speaker to what is wanted now. Every so often (trust) it reads everything
 // anew. Changes that the kernel refused are no error: the others took effect, and these are tried again after a while.
@@ -156,6 +165,7 @@ func (r *Router) Sync(ctx context.Context) error {
 	began := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	before := r.programmed
 	err := r.lose(&n)               // first: every millisecond loses packets
 	n.synced = r.o.Speaker.Synced() // before Take: a table that ends in between is not swept before it is heard
 	n.changed = r.o.Speaker.Take()
@@ -173,9 +183,15 @@ func (r *Router) Sync(ctx context.Context) error {
 	}
 	r.tellTaken()
 	r.rounds.Spent += time.Since(began)
+	if n.since.IsZero() {
+		n.since = began
+	}
+	if r.programmed > before {
+		r.rounds.Latency.add(time.Since(n.since))
+	}
 	if err != nil {
 		r.rounds.Failed++
-		r.hear(func() { r.news.topology, r.news.reread, r.news.decide = true, true, true }) // the next time
+		r.hear(func() { r.news.since, r.news.topology, r.news.reread, r.news.decide = n.since, true, true, true }) // the next time
 		return err
 	}
 	r.rounds.OK++
@@ -307,6 +323,7 @@ func (r *Router) done(plan route.Plan, failures []route.Failure) {
 		if refused[c.Prefix] {
 			continue
 		}
+		r.programmed++
 		switch c.Op {
 		case route.Remove:
 			delete(r.actual, c.Prefix)

@@ -16,6 +16,8 @@ type Rounds struct {
 	OK     uint64        `json:"ok"`
 	Failed uint64        `json:"failed"`
 	Spent  time.Duration `json:"spent"` // nanoseconds
+	// Latency is how long those took that changed routes, from the first that was heard to the kernel's having them.
+	Latency Histogram `json:"latency"`
 }
 
 // Status is what the router holds, sorted by prefix.

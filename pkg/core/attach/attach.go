@@ -203,21 +203,21 @@ func (a *Attachment) settings(s Spec) {
 		// duplicates of itself, of which its MAC allows none.
 		a.Bridge.Fresh = []Setting{{"net/ipv6/conf/" + a.Bridge.Gateway() + "/accept_dad", "0", ""}}
 	}
-	off := func(name, optional string) {
-		a.Pod.Settings = append(a.Pod.Settings, Setting{name, "0", optional})
+	off := func(name string) {
+		a.Pod.Settings = append(a.Pod.Settings, Setting{name, "0", ""})
 	}
 	dev := "net/ipv6/conf/" + s.IfName + "/"
 	if v6 {
-		off(dev+"disable_ipv6", "")
+		off(dev + "disable_ipv6")
 	}
 	a.Pod.Settings = append(a.Pod.Settings, NoAdverts(s.IfName))
 	if s.Routed && v4 {
 		// The node sends every packet back out of the bridge that it came from, and would tell pods of a shorter way.
-		off("net/ipv4/conf/all/accept_redirects", "")
-		off("net/ipv4/conf/"+s.IfName+"/accept_redirects", "")
+		off("net/ipv4/conf/all/accept_redirects")
+		off("net/ipv4/conf/" + s.IfName + "/accept_redirects")
 	}
 	if s.Routed && v6 {
-		off(dev+"accept_redirects", "")
+		off(dev + "accept_redirects")
 	}
 }
 

@@ -34,8 +34,7 @@ import (
 // Port is BGP's (RFC 4271 section 8).
 const Port = say.Port
 
-// What a peer is stands in package peer.
-type (
+type ( // what a peer is stands in package peer
 	Settings  = peer.Settings
 	Out       = peer.Out
 	Peer      = peer.Peer
@@ -61,8 +60,7 @@ type Config struct {
 	Neighbor func(ctx context.Context, link string) (netip.Addr, error)
 }
 
-// Where sessions stand is kept in package session.
-type (
+type ( // where sessions stand is kept in package session
 	State   = session.State
 	Session = session.Session
 )

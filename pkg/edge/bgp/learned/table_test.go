@@ -10,10 +10,7 @@ import (
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 )
 
-var (
-	pfx  = netip.MustParsePrefix
-	addr = netip.MustParseAddr
-)
+var addr = netip.MustParseAddr
 
 // told is what gobgp tells of one way to a prefix.
 func told(t testing.TB, prefix netip.Prefix, peer, nexthop string, withdrawn bool) *apiutil.Path {

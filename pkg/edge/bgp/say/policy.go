@@ -35,8 +35,10 @@ func (in Policy) Settings(a netip.Addr) peer.Settings {
 }
 
 const (
-	// Export and Import name the policies.
-	Export, Import = "export", "import"
+	// Export names the policy for what we tell.
+	Export = "export"
+	// Import names the policy for what we are told.
+	Import = "import"
 	// GracefulShutdown is the well-known community GRACEFUL_SHUTDOWN (RFC 8326 section 5).
 	GracefulShutdown = 0xffff0000
 )

@@ -196,3 +196,50 @@ func TestBothDaemonsRestart(t *testing.T) {
 	begin()
 	within(t, 2*portaldGrace, "withdrawn when portald stays away", func() bool { return !has() })
 }
+
+// TestPrimaryAndBackup: a gateway that prepends its ASN serves the portal net only when no other does, and its pods as ever.
+func TestPrimaryAndBackup(t *testing.T) {
+	for _, r := range []struct {
+		name  string
+		start func(*testing.T, *host)
+	}{
+		{"embedded", func(t *testing.T, mls *host) {
+			mls.routed(t, "--listen-range=10.20.30.0/24", "--asn=64512", "--accept=10.10.0.0/16", "--accept=10.100.0.0/16")
+		}},
+		{"bird", startBird},
+		{"frr", func(t *testing.T, mls *host) { startFRR(t, mls, "") }},
+	} {
+		t.Run(r.name, func(t *testing.T) {
+			l := newLab(t)
+			r.start(t, l.mls)
+			var text atomic.Value
+			text.Store(`{"synced":true,"portalNets":["10.100.0.0/16"],"vips":[]}`)
+			for _, n := range []*host{l.n1, l.n2} {
+				defer fakePortald(t, n.dir+"/portald.sock", &text)()
+			}
+			gateway := func(n *host, subnet, peer string) {
+				conf := n.dir + "/routed.yaml"
+				write(t, conf, "peers: ["+peer+"]\npodSubnets: ["+subnet+"]\nannouncePortalNet: true\nportaldSocket: "+n.dir+"/portald.sock\n")
+				n.routed(t, "--conf="+conf)
+			}
+			gateway(l.n1, "10.10.10.0/24", "{name: 10.20.30.1}")
+			gateway(l.n2, "10.10.20.0/24", "{name: 10.20.30.1, prepend: 2}")
+			primary := func() bool { return l.mls.has(t, "10.100.0.0/16 via 10.20.30.62") }
+			within(t, promised, "the primary", func() bool {
+				st := l.n2.status(t)
+				return primary() && l.mls.has(t, "10.10.20.0/24 via 10.20.30.63") && len(st.Sessions) == 1 && st.Sessions[0].Out == 2
+			})
+			if !primary() {
+				t.Error("the backup takes traffic")
+			}
+			if err := run([]string{"drain", "--for=0s", "--socket=" + l.n1.dir + "/routed.sock"}, io.Discard, io.Discard); err != nil {
+				t.Fatal(err)
+			}
+			within(t, promised, "the backup", func() bool { return l.mls.has(t, "10.100.0.0/16 via 10.20.30.63", "10.10.10.0/24 via 10.20.30.62") })
+			if err := run([]string{"undrain", "--socket=" + l.n1.dir + "/routed.sock"}, io.Discard, io.Discard); err != nil {
+				t.Fatal(err)
+			}
+			within(t, promised, "the primary again", primary)
+		})
+	}
+}

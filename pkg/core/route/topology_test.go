@@ -108,3 +108,18 @@ func TestWaysThroughOneGatewayAddUp(t *testing.T) {
 		}
 	}
 }
+
+// TestAPeerThatInventsNextHops gets no memory for it, and the right answers all the same.
+func TestAPeerThatInventsNextHops(t *testing.T) {
+	res := NewResolver(dual)
+	hop := addr("10.64.0.0")
+	for range 3 * memoLimit {
+		hop = hop.Next()
+		if r := res.resolve(pfx("10.10.20.0/24"), Via{NextHop: hop, Peer: addr("10.20.30.9")}); r.entry.String() != "via 10.20.30.9" {
+			t.Fatalf("%s: %s %s", hop, r.entry, r.reason)
+		}
+		if len(res.memo) > memoLimit {
+			t.Fatalf("%d next hops are remembered", len(res.memo))
+		}
+	}
+}

@@ -102,7 +102,8 @@ func (t *Table) gateways(up map[int]string) ([]route.Gateway, []route.OnLink, er
 	objects := map[uint32]wire.Nexthop{}
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
 		for _, protocol := range hostProtocols {
-			err := t.sock.Dump(wire.DumpRoutes(family, protocol), func() {}, func(_ uint16, body []byte) error {
+			before := len(all)
+			err := t.sock.Dump(wire.DumpRoutes(family, protocol), func() { all = all[:before] }, func(_ uint16, body []byte) error {
 				if s, ok := wire.ParseRoute(body); ok && s.Protocol == protocol && leads(s) {
 					all = append(all, s)
 				}

@@ -59,7 +59,8 @@ type config struct {
 	peers      []bgp.Peer
 	listen     []netip.Prefix
 	listenAs   bgp.Settings
-	transit    bool // learned prefixes are passed on
+	keyFiles   []string // the files that passwords came from
+	transit    bool     // learned prefixes are passed on
 	podSubnets []netip.Prefix
 	accept     []route.Accept
 	defRoute   bool
@@ -146,6 +147,7 @@ func parseFor(r raw, member *kubeobj.Member, hostname string, cniSubnets func(di
 	}
 	groups := readGroups(&p, r)
 	c.peers = readPeers(&p, r.Peers, groups)
+	c.keyFiles = r.keyFiles()
 	c.listenAs = groups.of(&p, "listenGroup", r.ListenGroup, rawSettings{})
 	c.transit = len(r.ListenRanges) > 0 || slices.ContainsFunc(c.peers, func(x bgp.Peer) bool { return x.Reflect })
 	if r.Transit != nil {

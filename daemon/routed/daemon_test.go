@@ -559,6 +559,26 @@ func TestReload(t *testing.T) {
 	})
 }
 
+func TestAKeyElsewhereIsWatched(t *testing.T) {
+	l := newLab(t)
+	startEmbedded(t, l.mls)
+	conf, key := l.n1.dir+"/routed.yaml", t.TempDir()+"/key"
+	change := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(key, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	change("secret")
+	write(t, conf, "peers: [{name: 10.20.30.1}]\npodSubnets: [10.10.10.0/24]\ngroups: {signed: {passwordFile: "+key+"}}\n")
+	l.n1.routed(t, "--conf="+conf)
+	within(t, promised, "a session", func() bool { return l.mls.has(t, "10.10.10.0/24") })
+	change("")
+	within(t, promised, "the key is gone", func() bool { return strings.Contains(l.n1.status(t).Config, "holds 0 bytes") })
+	change("another")
+	within(t, promised, "a key again", func() bool { return l.n1.status(t).Config == "" })
+}
+
 func TestForwardingIsTheProof(t *testing.T) {
 	l := newLab(t)
 	startEmbedded(t, l.mls)

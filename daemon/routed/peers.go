@@ -164,6 +164,24 @@ func readPeers(p *problems, in []rawPeer, g groups) []bgp.Peer {
 	return out
 }
 
+// keyFiles are the files that passwords come from.
+func (r raw) keyFiles() []string {
+	var out []string
+	add := func(path string) {
+		if path != "" {
+			out = append(out, path)
+		}
+	}
+	for _, x := range r.Peers {
+		add(x.Pass)
+	}
+	for _, g := range r.Groups {
+		add(g.Pass)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
 // peerOptions says what parsePeer reads after the name.
 const peerOptions = "interface, group=NAME, asn=N, port=N, password-file=PATH, gtsm or bfd=TIME"
 

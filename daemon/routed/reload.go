@@ -26,17 +26,18 @@ func (d *wiring) followConfig(ctx context.Context) error {
 	hup := make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	defer signal.Stop(hup)
-	changed, stop, err := watchFile(d.flags.conf)
-	if err != nil { // the kernel's limits, or a directory that has gone: SIGHUP is left
+	files, err := watchFiles()
+	if err != nil { // the kernel's limits: SIGHUP is left
 		d.log.Warn("changes of the configuration are taken over on SIGHUP only", "problem", err)
 	}
-	defer stop()
+	defer files.close()
+	d.watch(files)
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-hup:
-		case <-changed:
+		case <-files.changed:
 			select { // an editor writes in several steps
 			case <-ctx.Done():
 				return nil
@@ -45,25 +46,33 @@ func (d *wiring) followConfig(ctx context.Context) error {
 		}
 		d.tellManager(systemd.Reload)
 		d.reload()
+		d.watch(files) // it may name other keys
 		d.tellManager(systemd.Ready)
 	}
 }
 
-// watchFile tells when anything happens in the file's directory: editors and ConfigMaps replace files by renaming.
-func watchFile(path string) (<-chan struct{}, func(), error) {
-	changed, nothing := make(chan struct{}, 1), func() {}
-	if path == "" {
-		return changed, nothing, nil
+// watch has the files watched that the configuration is made of.
+func (d *wiring) watch(files watched) {
+	for _, path := range append([]string{d.flags.conf}, d.conf.Load().keyFiles...) {
+		if err := files.add(path); err != nil {
+			d.log.Warn("changes of a file are taken over on SIGHUP only", "file", path, "problem", err)
+		}
 	}
+}
+
+// watched tells when anything happens in the directories of files: editors and ConfigMaps replace files by renaming.
+type watched struct {
+	changed chan struct{}
+	w       *fsnotify.Watcher
+}
+
+func watchFiles() (watched, error) {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
-		return nil, nothing, fmt.Errorf("watch configuration: %w", err)
+		return watched{}, fmt.Errorf("watch configuration: %w", err)
 	}
-	if err := w.Add(filepath.Dir(path)); err != nil {
-		_ = w.Close()
-		return nil, nothing, fmt.Errorf("watch configuration: %w", err)
-	}
-	go func() { // ends with Close
+	f := watched{changed: make(chan struct{}, 1), w: w}
+	go func() { // ends with close
 		for {
 			select {
 			case _, ok := <-w.Events:
@@ -73,12 +82,25 @@ func watchFile(path string) (<-chan struct{}, func(), error) {
 			case <-w.Errors: // an overflow: look, too
 			}
 			select {
-			case changed <- struct{}{}:
+			case f.changed <- struct{}{}:
 			default:
 			}
 		}
 	}()
-	return changed, func() { _ = w.Close() }, nil
+	return f, nil
+}
+
+func (f watched) add(path string) error {
+	if path == "" || f.w == nil {
+		return nil
+	}
+	return f.w.Add(filepath.Dir(path))
+}
+
+func (f watched) close() {
+	if f.w != nil {
+		_ = f.w.Close()
+	}
 }
 
 // reload puts a changed configuration in force. A bad one, or one that needs a restart, leaves the last good one.

@@ -20,7 +20,10 @@ func TestWhatOthersFlushIsBackWithinASecond(t *testing.T) {
 	w.pod(w.other, "far", "10.10.20.4:8080")
 	p := w.start("--resync=0")
 	p.synced("the portal", func(r portals.Report) bool { return len(r.Portals) == 1 })
-	for _, how := range []string{"flush ruleset", "delete table ip l3edge", "flush map ip l3edge svc", "flush chain ip l3edge prerouting"} {
+	for _, how := range []string{"flush ruleset", "delete table ip l3edge", "flush map ip l3edge svc", "flush chain ip l3edge prerouting",
+		"add table ip l3edge '{ flags dormant; }'", "chain ip l3edge filter-forward '{ policy drop; }'",
+		"add chain ip l3edge x '{ type filter hook forward priority 0; policy drop; }'", "add set ip l3edge mine '{ type ipv4_addr; }'",
+	} {
 		before := nstest.Run(t, w.node, "nft", "list", "ruleset")
 		began := time.Now()
 		nstest.Sh(t, w.node, "nft "+how)

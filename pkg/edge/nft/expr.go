@@ -145,6 +145,11 @@ type rule struct {
 }
 
 func (r rule) put(e *enc) {
+	r.putExprs(e)
+	e.bytes(attrRuleUserdata, r.mark())
+}
+
+func (r rule) putExprs(e *enc) {
 	end := e.nest(attrRuleExprs)
 	for _, x := range r.exprs {
 		item := e.nest(attrList)
@@ -155,15 +160,16 @@ func (r rule) put(e *enc) {
 		item()
 	}
 	end()
-	e.bytes(attrRuleUserdata, r.mark())
 }
 
 // mark is kept with the rule in the kernel, as its comment: by it a later start knows whether the rule is still ours
-// and as this version writes it.
+// and as this version writes it, in either spelling.
 func (r rule) mark() []byte {
+	e := enc{b: []byte(r.text)}
+	r.putExprs(&e)
 	h := uint32(2166136261) // FNV-1a
-	for i := range len(r.text) {
-		h = (h ^ uint32(r.text[i])) * 16777619
+	for _, c := range e.b {
+		h = (h ^ uint32(c)) * 16777619
 	}
 	const digits = "0123456789abcdef"
 	c := []byte("l3edge 00000000\x00")

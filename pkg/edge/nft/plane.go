@@ -151,8 +151,13 @@ func (d *DataPlane) write(tab *table, b *batch, cs []change) error {
 	return flush()
 }
 
-// tidy removes chains that nothing leads to. That it cannot is no harm: somebody else's rule may lead there.
+// tidy removes chains that nothing leads to, and what others have left. That it cannot is no harm: somebody else's rule may
+// lead there.
 func (d *DataPlane) tidy(tab *table, next *portal.Table) {
+	if tab.strays.n > 0 {
+		_ = d.c.commit(&tab.strays)
+		tab.strays = batch{}
+	}
 	idle := maps.Clone(tab.classes)
 	for k, p := range next.Portals {
 		if len(idle) == 0 {
@@ -168,8 +173,7 @@ func (d *DataPlane) tidy(tab *table, next *portal.Table) {
 	}
 	var b batch
 	for name := range idle {
-		b.msg(msgDelRule, 0, tab.f.nf, func(e *enc) { e.str(attrRuleTable, tab.name); e.str(attrRuleChain, name) })
-		b.msg(msgDelChain, 0, tab.f.nf, func(e *enc) { e.str(attrChainTable, tab.name); e.str(attrChainName, name) })
+		tab.dropChain(&b, name)
 	}
 	if d.c.commit(&b) == nil {
 		maps.DeleteFunc(tab.classes, func(name string, _ bool) bool { return idle[name] })

@@ -16,6 +16,8 @@ func (c *conn) read(tab *table, b *batch) (map[elemKey]string, error) {
 		return nil, err
 	}
 	have = tab.mend(have, b)
+	tab.strays = batch{}
+	have.strays(tab, &tab.strays)
 	if !have.exists {
 		return map[elemKey]string{}, nil
 	}
@@ -56,7 +58,7 @@ func (tab *table) mend(have kernelTable, b *batch) kernelTable {
 		}
 	}
 	for _, ch := range chains {
-		if _, ok := have.chains[ch.name]; !ok {
+		if got, ok := have.chains[ch.name]; !ok || ch.kind != "" && got.policy != verdictAccept {
 			tab.putChainName(b, ch)
 		}
 	}
@@ -65,15 +67,51 @@ func (tab *table) mend(have kernelTable, b *batch) kernelTable {
 			tab.putRules(b, ch)
 		}
 	}
+	for _, name := range have.foreign(tab) { // last: rules that led there are gone
+		if have.chains[name].kind != "" {
+			tab.dropChain(b, name)
+		}
+	}
 	return have
+}
+
+// foreign are the chains that are not ours: another version's, or another tool's. A base chain among them sees all
+// traffic.
+func (k kernelTable) foreign(t *table) (names []string) {
+	for name := range k.chains {
+		_, class := parseClass(name)
+		if !class && !slices.ContainsFunc(t.chains, func(c chain) bool { return c.name == name }) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// strays appends to b the end of the other foreign chains, and of foreign sets. Something that is not looked at here may
+// still lead to them.
+func (k kernelTable) strays(t *table, b *batch) {
+	chains := slices.DeleteFunc(k.foreign(t), func(name string) bool { return k.chains[name].kind != "" })
+	for _, name := range chains { // they may lead to one another
+		t.dropRules(b, name)
+	}
+	for name := range k.sets {
+		if !slices.ContainsFunc(t.sets, func(s set) bool { return s.name == name }) {
+			b.msg(msgDelSet, 0, t.f.nf, func(e *enc) { e.str(attrSetTable, t.name); e.str(attrSetName, name) })
+		}
+	}
+	for _, name := range chains {
+		b.msg(msgDelChain, 0, t.f.nf, func(e *enc) { e.str(attrChainTable, t.name); e.str(attrChainName, name) })
+	}
 }
 
 // kernelTable is what the kernel has of a table, its elements left out.
 type kernelTable struct {
-	exists bool
-	sets   map[string]shape
-	chains map[string]chainShape
-	rules  map[string][]string // userdata of each rule by chain, in order
+	exists  bool
+	dormant bool // it is there, and asleep
+	sets    map[string]shape
+	chains  map[string]chainShape
+	rules   map[string][]string // userdata of each rule by chain, in order
 }
 
 type shape struct{ flags, key, keyLen, data, dataLen uint32 }
@@ -82,17 +120,22 @@ type chainShape struct {
 	kind     string
 	hook     uint32
 	priority int32
+	policy   uint32 // mended in place
 }
 
-// fits reports that everything that exists has the shape that we would give it.
+// fits reports that everything that exists has the shape that we would give it. A table that sleeps has not: it cannot be
+// woken in a transaction that also makes a base chain.
 func (k kernelTable) fits(t *table) bool {
+	if k.dormant {
+		return false
+	}
 	for _, s := range t.sets {
 		if got, ok := k.sets[s.name]; ok && got != t.f.shape(s) {
 			return false
 		}
 	}
 	for _, c := range t.chains {
-		if got, ok := k.chains[c.name]; ok && got != (chainShape{c.kind, c.hook, c.priority}) {
+		if got, ok := k.chains[c.name]; ok && got != (chainShape{c.kind, c.hook, c.priority, got.policy}) {
 			return false
 		}
 	}
@@ -113,7 +156,9 @@ func (c *conn) skeleton(t *table) (kernelTable, error) {
 	var k kernelTable
 	inTable := func(e *enc) { e.str(1, t.name) } // the first attribute of chains, rules and sets is their table
 	err := c.dump(msgGetTable, t.f.nf, nil, func() { k.exists = false }, func(b []byte) {
-		k.exists = k.exists || attrString(b, attrTableName) == t.name
+		if attrString(b, attrTableName) == t.name {
+			k.exists, k.dormant = true, attrU32(b, attrTableFlags)&flagDormant != 0
+		}
 	})
 	if err != nil || !k.exists {
 		return k, err
@@ -138,6 +183,7 @@ func (c *conn) skeleton(t *table) (kernelTable, error) {
 		k.chains[attrString(b, attrChainName)] = chainShape{
 			attrString(b, attrChainType), attrU32(b, attrChainHook, attrHookNum),
 			int32(attrU32(b, attrChainHook, attrHookPriority)), //nolint:gosec // two's complement
+			attrU32(b, attrChainPolicy),
 		}
 	})
 	if err != nil {

@@ -25,6 +25,7 @@ type table struct {
 	slots   map[slotsKey][]netip.AddrPort // of endpoints that are not in their order
 	refs    map[elemKey]int               // how many portals ask for a shared element
 	classes map[string]bool               // chains of endpoint counts that exist
+	strays  batch                         // ends what others have left in the table
 }
 
 // services is portald's table of one family.
@@ -157,7 +158,7 @@ func (t *table) putChainName(b *batch, c chain) {
 }
 
 func (t *table) putRules(b *batch, c chain) {
-	b.msg(msgDelRule, 0, t.f.nf, func(e *enc) { e.str(attrRuleTable, t.name); e.str(attrRuleChain, c.name) })
+	t.dropRules(b, c.name)
 	for _, r := range c.rules {
 		b.msg(msgNewRule, flagCreate|flagAppend, t.f.nf, func(e *enc) {
 			e.str(attrRuleTable, t.name)
@@ -165,6 +166,15 @@ func (t *table) putRules(b *batch, c chain) {
 			r.put(e)
 		})
 	}
+}
+
+func (t *table) dropRules(b *batch, chain string) {
+	b.msg(msgDelRule, 0, t.f.nf, func(e *enc) { e.str(attrRuleTable, t.name); e.str(attrRuleChain, chain) })
+}
+
+func (t *table) dropChain(b *batch, name string) {
+	t.dropRules(b, name)
+	b.msg(msgDelChain, 0, t.f.nf, func(e *enc) { e.str(attrChainTable, t.name); e.str(attrChainName, name) })
 }
 
 func (t *table) putTable(b *batch) {

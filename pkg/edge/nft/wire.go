@@ -9,11 +9,11 @@ const (
 	msgNewTable, msgGetTable, msgDelTable               = 0, 1, 2
 	msgNewChain, msgGetChain, msgDelChain               = 3, 4, 5
 	msgNewRule, msgGetRule, msgDelRule                  = 6, 7, 8
-	msgNewSet, msgGetSet                                = 9, 10
+	msgNewSet, msgGetSet, msgDelSet                     = 9, 10, 11
 	msgNewSetElem, msgGetSetElem, msgDelSetElem         = 12, 13, 14
 	subsys                                              = 10 // NFNL_SUBSYS_NFTABLES
 	typeBatchBegin, typeBatchEnd                        = 0x10, 0x11
-	attrTableName                                       = 1
+	attrTableName, attrTableFlags, flagDormant          = 1, 2, 1
 	attrChainTable, attrChainName, attrChainHook        = 1, 3, 4
 	attrChainPolicy, attrChainType                      = 5, 7
 	attrHookNum, attrHookPriority                       = 1, 2

@@ -271,7 +271,7 @@ func TestFlagsReplaceTheFile(t *testing.T) {
 		t.Errorf("%+v %v", got, err)
 	}
 	f = newFlags()
-	if err := f.set.Parse([]string{"--port=abc", "--asn=-1", "--peer=mls,port=0", "--hold-time=soon"}); err != nil {
+	if err := f.set.Parse([]string{"--port=abc", "--asn=-1", "--peer=mls,port=0", "--hold-time=soon", "--pod-subnet=10.10.10.0/24"}); err != nil {
 		t.Fatal(err)
 	}
 	want := `--port: "abc" is not a number from 0 to 4294967295

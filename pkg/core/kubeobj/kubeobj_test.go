@@ -94,6 +94,45 @@ spec.ports[1].nodePort: -5 is not a port`
 	}
 }
 
+// A misspelt value would mean the default, which is the opposite of what was wanted.
+func TestMisspeltValues(t *testing.T) {
+	zero := int32(0)
+	long := int32(86401)
+	affinity := func(n *int32) *v1.SessionAffinityConfig {
+		return &v1.SessionAffinityConfig{ClientIP: &v1.ClientIPConfig{TimeoutSeconds: n}}
+	}
+	for want, change := range map[string]func(*v1.Service){
+		`spec.type: "Loadbalancer" is not ClusterIP, NodePort, LoadBalancer or ExternalName`: func(o *v1.Service) { o.Spec.Type = "Loadbalancer" },
+		`spec.externalTrafficPolicy: "local" is not Cluster or Local`:                        func(o *v1.Service) { o.Spec.ExternalTrafficPolicy = "local" },
+		`spec.internalTrafficPolicy: "local" is not Cluster or Local`:                        func(o *v1.Service) { o.Spec.InternalTrafficPolicy = ptr(v1.ServiceInternalTrafficPolicy("local")) },
+		`spec.sessionAffinity: "ClientIp" is not None or ClientIP`:                           func(o *v1.Service) { o.Spec.SessionAffinity = "ClientIp" },
+		`spec.sessionAffinityConfig.clientIP.timeoutSeconds: 0 is not between 1 and 86400`: func(o *v1.Service) {
+			o.Spec.SessionAffinity, o.Spec.SessionAffinityConfig = "ClientIP", affinity(&zero)
+		},
+		`spec.sessionAffinityConfig.clientIP.timeoutSeconds: 86401 is not between 1 and 86400`: func(o *v1.Service) {
+			o.Spec.SessionAffinity, o.Spec.SessionAffinityConfig = "ClientIP", affinity(&long)
+		},
+		`status.loadBalancer.ingress[0].ipMode: "vip" is not VIP or Proxy`: func(o *v1.Service) {
+			o.Status.LoadBalancer.Ingress = []v1.LoadBalancerIngress{{IP: "198.51.100.1", IPMode: ptr(v1.LoadBalancerIPMode("vip"))}}
+		},
+	} {
+		o := &v1.Service{ObjectMeta: metav1.ObjectMeta{Name: "x"}, Spec: v1.ServiceSpec{Ports: []v1.ServicePort{{Port: 80}}}}
+		change(o)
+		if _, _, err := Service(o); err == nil || err.Error() != want {
+			t.Errorf("got  %v\nwant %s", err, want)
+		}
+	}
+	for wish, heard := range map[string]bool{"": true, "PreferSameZone": true, "PreferSameNode": true, "PreferClose": true, "PreferSameZones": false} {
+		o := &v1.Service{ObjectMeta: metav1.ObjectMeta{Name: "x"}, Spec: v1.ServiceSpec{TrafficDistribution: &wish}}
+		if _, ok, err := Service(o); !ok || err != nil {
+			t.Errorf("trafficDistribution %q is a wish, not a condition: %v", wish, err)
+		}
+		if err := Unheeded(o); (err == nil) != heard {
+			t.Errorf("trafficDistribution %q: %v", wish, err)
+		}
+	}
+}
+
 func slice(ports []discovery.EndpointPort, eps ...discovery.Endpoint) *discovery.EndpointSlice {
 	return &discovery.EndpointSlice{
 		ObjectMeta:  metav1.ObjectMeta{Labels: map[string]string{discovery.LabelServiceName: "web"}},

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,6 +30,7 @@ func Service(o *v1.Service) (svc service.Service, ok bool, err error) {
 		return service.Service{}, false, nil
 	}
 	var p problems
+	oneOf(&p, "spec.type", o.Spec.Type, v1.ServiceTypeClusterIP, v1.ServiceTypeNodePort, v1.ServiceTypeLoadBalancer, v1.ServiceTypeExternalName)
 	svc = service.Service{
 		Name:           service.Name{Namespace: namespace(o.Namespace), Name: o.Name},
 		ClusterIPs:     p.clusterIPs(o.Spec),
@@ -36,11 +38,11 @@ func Service(o *v1.Service) (svc service.Service, ok bool, err error) {
 		LoadBalancers:  p.ingress(o.Status.LoadBalancer.Ingress),
 		SourceRanges:   p.sourceRanges(o),
 		Ports:          p.ports(o.Spec.Ports),
-		InternalPolicy: internalPolicy(o.Spec.InternalTrafficPolicy),
-		ExternalPolicy: externalPolicy(o.Spec.ExternalTrafficPolicy),
+		InternalPolicy: p.internalPolicy(o.Spec.InternalTrafficPolicy),
+		ExternalPolicy: p.externalPolicy(o.Spec.ExternalTrafficPolicy),
 		Distribution:   distribution(o.Spec.TrafficDistribution),
 		NotReady:       o.Spec.PublishNotReadyAddresses,
-		Affinity:       affinity(o.Spec),
+		Affinity:       p.affinity(o.Spec),
 		Annotations:    ours(o.Annotations),
 	}
 	if o.Spec.Type == v1.ServiceTypeLoadBalancer && svc.ExternalPolicy == service.Local {
@@ -76,18 +78,32 @@ func namespace(ns string) string {
 	return ns
 }
 
-func internalPolicy(v *v1.ServiceInternalTrafficPolicy) service.Policy {
+func (p *problems) internalPolicy(v *v1.ServiceInternalTrafficPolicy) service.Policy {
+	if v != nil {
+		oneOf(p, "spec.internalTrafficPolicy", *v, v1.ServiceInternalTrafficPolicyCluster, v1.ServiceInternalTrafficPolicyLocal)
+	}
 	if v != nil && *v == v1.ServiceInternalTrafficPolicyLocal {
 		return service.Local
 	}
 	return service.Cluster
 }
 
-func externalPolicy(v v1.ServiceExternalTrafficPolicy) service.Policy {
+func (p *problems) externalPolicy(v v1.ServiceExternalTrafficPolicy) service.Policy {
+	oneOf(p, "spec.externalTrafficPolicy", v, v1.ServiceExternalTrafficPolicyCluster, v1.ServiceExternalTrafficPolicyLocal)
 	if v == v1.ServiceExternalTrafficPolicyLocal {
 		return service.Local
 	}
 	return service.Cluster
+}
+
+// Unheeded says what o wishes that a portal does not know, with its place: no mistake, for a later Kubernetes may know more
+// wishes, but a person who misspelt one should hear of it. nil: nothing.
+func Unheeded(o *v1.Service) error {
+	v := o.Spec.TrafficDistribution
+	if v == nil || *v == "" || distribution(v) != service.Anywhere {
+		return nil
+	}
+	return fmt.Errorf("spec.trafficDistribution: %q is not PreferSameZone, PreferSameNode or PreferClose; traffic goes anywhere", *v)
 }
 
 func distribution(v *string) service.Distribution {
@@ -102,11 +118,18 @@ func distribution(v *string) service.Distribution {
 	return service.Anywhere
 }
 
-func affinity(spec v1.ServiceSpec) time.Duration {
+// longestAffinity is v1.MaxClientIPServiceAffinitySeconds of the API's own validation: a day.
+const longestAffinity = 86400
+
+func (p *problems) affinity(spec v1.ServiceSpec) time.Duration {
+	oneOf(p, "spec.sessionAffinity", spec.SessionAffinity, v1.ServiceAffinityNone, v1.ServiceAffinityClientIP)
 	if spec.SessionAffinity != v1.ServiceAffinityClientIP {
 		return 0
 	}
 	if c := spec.SessionAffinityConfig; c != nil && c.ClientIP != nil && c.ClientIP.TimeoutSeconds != nil {
+		if n := *c.ClientIP.TimeoutSeconds; n < 1 || n > longestAffinity {
+			p.add("spec.sessionAffinityConfig.clientIP.timeoutSeconds", "%d is not between 1 and %d", n, longestAffinity)
+		}
 		return time.Duration(*c.ClientIP.TimeoutSeconds) * time.Second
 	}
 	return defaultAffinity
@@ -117,6 +140,20 @@ type problems struct{ errs []error }
 
 func (p *problems) add(path, format string, a ...any) {
 	p.errs = append(p.errs, fmt.Errorf("%s: %s", path, fmt.Sprintf(format, a...)))
+}
+
+// oneOf reports a value that is none of those that the field may have, and is not left out. A misspelt one would mean the
+// default, which is the opposite of what was wanted.
+func oneOf[T ~string](p *problems, path string, v T, may ...T) {
+	if v == "" || slices.Contains(may, v) {
+		return
+	}
+	words := make([]string, len(may))
+	for i, m := range may {
+		words[i] = string(m)
+	}
+	last := len(words) - 1
+	p.add(path, "%q is not %s or %s", string(v), strings.Join(words[:last], ", "), words[last])
 }
 
 func (p *problems) addr(path, s string) netip.Addr {
@@ -153,6 +190,9 @@ func (p *problems) clusterIPs(spec v1.ServiceSpec) []netip.Addr {
 func (p *problems) ingress(in []v1.LoadBalancerIngress) []netip.Addr {
 	var out []netip.Addr
 	for i, ing := range in {
+		if ing.IPMode != nil {
+			oneOf(p, fmt.Sprintf("status.loadBalancer.ingress[%d].ipMode", i), *ing.IPMode, v1.LoadBalancerIPModeVIP, v1.LoadBalancerIPModeProxy)
+		}
 		if ing.IP == "" || ing.IPMode != nil && *ing.IPMode != v1.LoadBalancerIPModeVIP {
 			continue
 		}

@@ -98,6 +98,8 @@ func TestProblems(t *testing.T) {
 		{"a VIP that is no address", strings.Replace(webfrontend, "10.100.87.105", "10.100.87.305", 1), `web.yaml:7: Service/default/webfrontend: spec.clusterIP: "10.100.87.305" is not an address`},
 		{"an endpoint in the second document", strings.Replace(webfrontend, "10.10.20.2", "127.0.0.1", 1), "web.yaml:24: EndpointSlice/default/webfrontend-1: endpoints[1].addresses[0]: 127.0.0.1 cannot be an endpoint"},
 		{"an unknown kind", "apiVersion: v1\nkind: Pod\nmetadata: {name: x}\n", "web.yaml:2: v1 Pod is not a kind that a portal knows; skipped"},
+		{"a misspelt policy", strings.Replace(webfrontend, "  ports:\n  - port: 80\n", "  externalTrafficPolicy: local\n  ports:\n  - port: 80\n", 1), `web.yaml:8: Service/default/webfrontend: spec.externalTrafficPolicy: "local" is not Cluster or Local`},
+		{"a misspelt wish", strings.Replace(webfrontend, "  ports:\n  - port: 80\n", "  trafficDistribution: PreferSameZones\n  ports:\n  - port: 80\n", 1), `web.yaml:8: Service/default/webfrontend: spec.trafficDistribution: "PreferSameZones" is not PreferSameZone, PreferSameNode or PreferClose; traffic goes anywhere`},
 		{"no kind", "foo: bar\n", "web.yaml:1: apiVersion and kind are missing"},
 		{"the same service twice", webfrontend + "---\n" + webfrontend, "web.yaml:30: Service/default/webfrontend is also at line 4; that one counts"},
 		{"a slice of no service", strings.Replace(webfrontend, "kubernetes.io/service-name", "app", 1), "web.yaml:14: EndpointSlice/default/webfrontend-1: no label kubernetes.io/service-name, so it belongs to no Service"},

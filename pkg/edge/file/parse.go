@@ -114,6 +114,10 @@ func (p *parser) service(name string, text, quick []byte) {
 	case err != nil:
 		p.fail(name, err)
 	case ok:
+		if err := kubeobj.Unheeded(&o); err != nil {
+			path, what := place(err.Error())
+			p.note(p.at(path, name+": "+what))
+		}
 		p.put(name, kubeobj.Object{Service: &svc})
 	}
 }

@@ -105,12 +105,12 @@ type document struct {
 	line int
 }
 
-// split cuts a YAML stream at its "---" lines.
+// split cuts a YAML stream at its "---" lines. Directives before one ("%YAML 1.1") say nothing that a manifest needs.
 func split(data []byte) []document {
 	var out []document
 	begin, beginLine, line := 0, 0, 0
 	add := func(end int) {
-		if text := data[begin:end]; len(bytes.TrimSpace(text)) > 0 {
+		if text := data[begin:end]; len(bytes.TrimSpace(text)) > 0 && !directives(text) {
 			out = append(out, document{text, beginLine})
 		}
 	}
@@ -127,6 +127,22 @@ func split(data []byte) []document {
 	}
 	add(len(data))
 	return out
+}
+
+// directives reports that a piece of a stream has some and no document.
+func directives(text []byte) (any bool) {
+	if bytes.IndexByte(text, '%') < 0 {
+		return false
+	}
+	for line := range bytes.SplitSeq(text, []byte("\n")) {
+		switch body := bytes.TrimSpace(line); {
+		case len(line) > 0 && line[0] == '%':
+			any = true
+		case len(body) > 0 && body[0] != '#':
+			return false
+		}
+	}
+	return any
 }
 
 func isSeparator(row []byte) bool {

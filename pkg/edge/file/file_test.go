@@ -100,6 +100,12 @@ func TestProblems(t *testing.T) {
 		{"an unknown kind", "apiVersion: v1\nkind: Pod\nmetadata: {name: x}\n", "web.yaml:2: v1 Pod is not a kind that a portal knows; skipped"},
 		{"a misspelt policy", strings.Replace(webfrontend, "  ports:\n  - port: 80\n", "  externalTrafficPolicy: local\n  ports:\n  - port: 80\n", 1), `web.yaml:8: Service/default/webfrontend: spec.externalTrafficPolicy: "local" is not Cluster or Local`},
 		{"a misspelt wish", strings.Replace(webfrontend, "  ports:\n  - port: 80\n", "  trafficDistribution: PreferSameZones\n  ports:\n  - port: 80\n", 1), `web.yaml:8: Service/default/webfrontend: spec.trafficDistribution: "PreferSameZones" is not PreferSameZone, PreferSameNode or PreferClose; traffic goes anywhere`},
+		{"a second JSON object that is wrong", jsonService("web", 1) + "\n" + strings.Replace(jsonService("other", 2), "80", "70000", 1) + "\n", "web.yaml:6: Service/default/other: spec.ports[0].port: 70000 is not a port"},
+		{"garbage behind a JSON object", jsonService("web", 1) + "\nand more\n", "web.yaml:4: what follows the object is none: invalid character 'a' looking for beginning of value"},
+		{"a JSON object that does not end", jsonService("web", 1) + "\n{\"apiVersion\":", "web.yaml:4: what follows the object is none: unexpected EOF"},
+		{"a JSON key twice", strings.Replace(jsonService("web", 1), `"clusterIP"`, "\"ports\":[],\n\"clusterIP\":\"10.100.0.9\",\n\"\\u0063lusterIP\"", 1), `web.yaml:5: key "clusterIP" is there twice in one object`},
+		{"two YAML documents in braces", "{apiVersion: v1, kind: Pod}\n{apiVersion: v1, kind: Pod}\n", "web.yaml:2: what follows the end of the document is not read: begin it with a line \"---\""},
+		{"a document behind the end of one", webfrontend + "...\napiVersion: v1\nkind: Service\nmetadata: {name: lost}\n", "web.yaml:27: what follows the end of the document is not read: begin it with a line \"---\""},
 		{"no kind", "foo: bar\n", "web.yaml:1: apiVersion and kind are missing"},
 		{"the same service twice", webfrontend + "---\n" + webfrontend, "web.yaml:30: Service/default/webfrontend is also at line 4; that one counts"},
 		{"a slice of no service", strings.Replace(webfrontend, "kubernetes.io/service-name", "app", 1), "web.yaml:14: EndpointSlice/default/webfrontend-1: no label kubernetes.io/service-name, so it belongs to no Service"},
@@ -116,6 +122,40 @@ func TestProblems(t *testing.T) {
 				t.Errorf("(-want +got):\n%s", d)
 			}
 		})
+	}
+}
+
+// jsonService is a Service in JSON, in three lines.
+func jsonService(name string, vip int) string {
+	return fmt.Sprintf("{\"apiVersion\":\"v1\",\"kind\":\"Service\",\n\"metadata\":{\"name\":%q},\n\"spec\":{\"clusterIP\":\"10.100.0.%d\",\"ports\":[{\"port\":80}]}}", name, vip)
+}
+
+// kubectl get -o json, twice into one file.
+func TestSeveralJSONObjects(t *testing.T) {
+	dir := t.TempDir()
+	write(t, dir, "a.json", jsonService("a", 1)+"\n"+jsonService("b", 2)+jsonService("c", 3)+"\n---\n"+jsonService("d", 4))
+	s, err := Load(dir)
+	if err != nil || len(s.Services) != 4 {
+		t.Errorf("%d services, %v", len(s.Services), err)
+	}
+	write(t, dir, "a.json", jsonService("a", 1)+"\n\n"+jsonService("a", 2))
+	if _, err := Load(dir); err == nil || !strings.Contains(err.Error(), "a.json:6: Service/default/a is also at line 2") {
+		t.Errorf("one twice: %v", err)
+	}
+}
+
+func TestDirectives(t *testing.T) {
+	dir := t.TempDir()
+	for i, head := range []string{"%YAML 1.1\n---\n", "# made by a tool\n%YAML 1.2\n%TAG ! tag:example.org,2000:\n--- # begins\n"} {
+		write(t, dir, "web.yaml", head+at(fmt.Sprint("10.100.0.", i+1)))
+		s, err := Load(dir)
+		if err != nil || len(s.Services) != 1 || s.Services[web].ClusterIPs[0].String() != fmt.Sprint("10.100.0.", i+1) {
+			t.Errorf("%q: %v %v", head, s.Services, err)
+		}
+	}
+	write(t, dir, "web.yaml", "%YAML 1.1\n---\nkind: [\n")
+	if _, err := Load(dir); err == nil || !strings.Contains(err.Error(), "web.yaml:3:") && !strings.Contains(err.Error(), "web.yaml:4:") {
+		t.Errorf("lines count on: %v", err)
 	}
 }
 

@@ -38,13 +38,20 @@ func (p Problem) Error() string {
 
 // read takes in the document's text.
 func (d *doc) read(text []byte) {
-	p := parser{doc: d, text: text}
-	p.document(text)
+	pieces := []document{{text, 0}}
+	if bytes.TrimLeft(text, " \t\r\n")[0] == '{' {
+		pieces = d.objectsIn(text)
+	}
+	for _, one := range pieces {
+		p := parser{doc: d, text: one.text, line: one.line}
+		p.document(one.text)
+	}
 }
 
 type parser struct {
 	doc  *doc
-	text []byte // the whole document
+	text []byte // the whole document, or one object of it
+	line int    // how many lines of the document stand before it
 }
 
 // meta is what tells objects apart.
@@ -71,6 +78,9 @@ func (p *parser) document(text []byte) {
 			p.fail("", err)
 			return
 		}
+		if line, err := trailing(text); err != nil {
+			p.broken(Problem{Line: line, What: err.Error()})
+		}
 	}
 	name := strings.Join([]string{m.Kind, orDefault(m.Metadata.Namespace), m.Metadata.Name}, "/")
 	switch gvk := m.APIVersion + " " + m.Kind; {
@@ -92,8 +102,15 @@ func (p *parser) document(text []byte) {
 	}
 }
 
-func (p *parser) broken(what Problem) { p.doc.broken = append(p.doc.broken, what) }
-func (p *parser) note(what Problem)   { p.doc.notes = append(p.doc.notes, what) }
+func (p *parser) broken(what Problem) {
+	what.Line += p.line
+	p.doc.broken = append(p.doc.broken, what)
+}
+
+func (p *parser) note(what Problem) {
+	what.Line += p.line
+	p.doc.notes = append(p.doc.notes, what)
+}
 
 // item is a list's element. Elements of typed lists (ServiceList) need not repeat their kind.
 func (p *parser) item(kind, apiVersion string, raw []byte) {
@@ -185,7 +202,7 @@ func (p *parser) decode(name string, text, quick []byte, into any) bool {
 }
 
 func (p *parser) put(name string, o kubeobj.Object) {
-	p.doc.objects = append(p.doc.objects, placed{name, p.metadata(), o})
+	p.doc.objects = append(p.doc.objects, placed{name, p.line + p.metadata(), o})
 }
 
 // metadata is the line where an object says its name, found without reading all of a document that begins at its own edge.

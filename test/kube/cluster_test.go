@@ -28,6 +28,7 @@ type cluster struct {
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	l := up(t, lab.FRR)
+	bothFamilies(t, l)
 	c := &cluster{control: newControl(t, l), lab: l}
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -154,7 +155,10 @@ func TestCluster(t *testing.T) {
 			return nil
 		})
 	})
+	t.Run("names", func(t *testing.T) { names(t, c) })
 	t.Run("kinds of services", func(t *testing.T) { kinds(t, c) })
+	t.Run("both families", func(t *testing.T) { dual(t, c) })
+	t.Run("addresses that are announced", func(t *testing.T) { announced(t, c) })
 	t.Run("hostPort", func(t *testing.T) { hostPort(t, c) })
 	t.Run("what the cluster is told", func(t *testing.T) { told(t, c) })
 	t.Run("what l3ctl tells of all nodes", func(t *testing.T) { all(t, c) })

@@ -22,8 +22,9 @@ import (
 const (
 	masta       = "10.20.30.61"
 	serviceNet  = "10.100.0.0/16"
+	serviceNet6 = "fd10:100::/112"
 	firstVIP    = "10.100.0.1"
-	clusterCIDR = "10.10.0.0/16"
+	clusterCIDR = "10.10.0.0/16,fd10:10::/56"
 )
 
 // patience is how long anything may take: a busy machine is no reason to fail.
@@ -94,7 +95,7 @@ func (s *server) start(t *testing.T) {
 	c := s.c
 	var err error
 	s.proc, err = c.host.Start("kube-apiserver", program("kube-apiserver"), "--etcd-servers=http://127.0.0.1:2379",
-		"--bind-address="+masta, "--advertise-address="+masta, fmt.Sprintf("--secure-port=%d", s.port), "--service-cluster-ip-range="+serviceNet,
+		"--bind-address="+masta, "--advertise-address="+masta, fmt.Sprintf("--secure-port=%d", s.port), "--service-cluster-ip-range="+serviceNet+","+serviceNet6,
 		"--cert-dir="+c.dir, "--tls-cert-file="+c.path("apiserver.crt"), "--tls-private-key-file="+c.path("apiserver.key"), "--client-ca-file="+c.path("ca.crt"),
 		"--service-account-issuer=https://kubernetes.default.svc", "--service-account-key-file="+c.path("sa.pub"), "--service-account-signing-key-file="+c.path("sa.key"),
 		"--kubelet-client-certificate="+c.path("admin.crt"), "--kubelet-client-key="+c.path("admin.key"),
@@ -131,9 +132,18 @@ func (c *control) ready(t *testing.T) {
 // kubectl runs kubectl as the cluster's administrator and returns what it says.
 func (c *control) kubectl(t *testing.T, args ...string) string {
 	t.Helper()
+	out, err := c.try(args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// try is kubectl where it may fail; the error has what it says.
+func (c *control) try(args ...string) (string, error) {
 	out, err := exec.Command(program("kubectl"), append([]string{"--kubeconfig=" + c.path("admin.conf")}, args...)...).CombinedOutput()
 	if err != nil {
-		t.Fatalf("kubectl %v: %v\n%s", args, err, out)
+		err = fmt.Errorf("kubectl %v: %w\n%s", args, err, out)
 	}
-	return string(out)
+	return string(out), err
 }

@@ -12,10 +12,16 @@ import (
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// install brings l3edge to every node, as the guide says.
+// install brings l3edge to every node, as the guide says; load balancer addresses are to be announced.
 func (c *cluster) install(t *testing.T) {
 	t.Helper()
-	c.kubectl(t, "apply", "-f", manifests("l3edge.yaml"))
+	b, err := os.ReadFile(manifests("l3edge.yaml"))
+	must(t, err)
+	const peers = "    peers:\n      - name: mls\n"
+	if strings.Count(string(b), peers) != 1 {
+		t.Fatalf("the manifest has not got the peers\n%s", peers)
+	}
+	c.apply(t, strings.Replace(string(b), peers, peers+"    announceVIPs: true\n", 1))
 }
 
 // installed waits until the DaemonSet is there on all nodes.
@@ -41,6 +47,7 @@ func (c *cluster) daemons(t *testing.T) map[string]core.Pod {
 // uninstall takes everything away again, as the guide says.
 func uninstall(t *testing.T, c *cluster) {
 	c.kubectl(t, "delete", "deployments", "--all", "--cascade=foreground", "--timeout=2m")
+	c.kubectl(t, "-n", "kube-system", "delete", "deployments", "--all", "--cascade=foreground", "--timeout=2m")
 	n := c.nodes[0]
 	if out, err := n.Run("l3ctl", "cleanup"); err == nil || !strings.Contains(err.Error(), "routed is running") {
 		t.Errorf("cleanup beside running daemons: %v\n%s", err, out)
@@ -49,7 +56,8 @@ func uninstall(t *testing.T, c *cluster) {
 	for _, n := range c.nodes {
 		within(t, patience, "cleanup of "+n.Name, func() error { _, err := n.Run("l3ctl", "cleanup"); return err })
 		left, err := n.Run("sh", "-c", `ls -d /run/l3edge; ls /etc/cni/net.d /opt/cni/bin | grep -v -e loopback -e : ; nft list tables | grep l3edge
-			ip route show proto 103; ip route show proto 104; ip nexthop; ip link show cni0; iptables-save | grep KUBE-PORTALS; true`)
+			for f in -4 -6; do ip $f route show proto 103; ip $f route show proto 104; done
+			ip nexthop; ip link show cni0; { iptables-save; ip6tables-save; } | grep KUBE-PORTALS; true`)
 		if strings.TrimSpace(left) != "" || err != nil {
 			t.Errorf("left on %s: %v\n%s", n.Name, err, left)
 		}

@@ -21,7 +21,7 @@ func all(t *testing.T, c *cluster) {
 			return fmt.Errorf("%w\n%s", err, out)
 		}
 		for _, n := range c.nodes {
-			want := regexp.MustCompile(`(?m)^` + n.Host.Name + ` +10\.10\.\d+\.0/24 +[1-9]\d*/253 +1/1 up +\d+ +\d+ nftables +(well|.* has no endpoint.*)$`)
+			want := regexp.MustCompile(`(?m)^` + n.Host.Name + ` +10\.10\.\d+\.0/24 fd10:10:\S*/64 +[1-9]\d*/253 +1/1 up +\d+ +\d+ nftables +(well|.* has no endpoint.*)$`)
 			if !want.Match(out) {
 				return fmt.Errorf("%s is not\n%s\nin\n%s", n.Host.Name, want, out)
 			}

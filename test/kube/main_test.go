@@ -101,6 +101,12 @@ func buildKubernetes(root string) error {
 			return fmt.Errorf("build %s: %w\n%s", name, err, out)
 		}
 	}
+	// The cluster's DNS is a module of its own: it asks for other versions.
+	cmd = exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(root, "dist", "kube", "coredns"), ".")
+	cmd.Dir, cmd.Env = filepath.Join(root, "test", "kube", "dns"), append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build CoreDNS: %w\n%s", err, out)
+	}
 	// Beside the tests' own there is the loopback plugin: containerd cannot do without.
 	cmd = exec.Command("go", "build", "-o", filepath.Join(root, "dist", "kube")+"/", "./guest", "github.com/containernetworking/plugins/plugins/main/loopback")
 	cmd.Dir, cmd.Env = filepath.Join(root, "test", "kube"), append(os.Environ(), "CGO_ENABLED=0")

@@ -33,7 +33,7 @@ func (c *control) schedule(t *testing.T) {
 	c.client(t, "kube-controller-manager", "system:kube-controller-manager", "")
 	c.client(t, "kube-scheduler", "system:kube-scheduler", "")
 	_, err := c.host.Start("kube-controller-manager", program("kube-controller-manager"), "--kubeconfig="+c.kubeconfig(t, "kube-controller-manager", c.first.url()),
-		"--allocate-node-cidrs=true", "--cluster-cidr="+clusterCIDR, "--service-cluster-ip-range="+serviceNet, "--configure-cloud-routes=false",
+		"--allocate-node-cidrs=true", "--cluster-cidr="+clusterCIDR, "--service-cluster-ip-range="+serviceNet+","+serviceNet6, "--configure-cloud-routes=false",
 		"--service-account-private-key-file="+c.path("sa.key"), "--root-ca-file="+c.path("ca.crt"), "--use-service-account-credentials=true", "--leader-elect=false")
 	must(t, err)
 	_, err = c.host.Start("kube-scheduler", program("kube-scheduler"), "--kubeconfig="+c.kubeconfig(t, "kube-scheduler", c.first.url()), "--leader-elect=false")
@@ -118,7 +118,7 @@ func (n *node) startKubelet(t *testing.T) {
 	t.Helper()
 	var err error
 	n.kubelet, err = n.Host.Start("kubelet", "env", "-i", "HOME=/root", "PATH="+lab.Path, program("kubelet"), "--config=/var/lib/kubelet/config.yaml",
-		"--kubeconfig="+kubeletConf, "--hostname-override="+n.Name, "--node-ip="+n.Spec.Addr.Addr().String())
+		"--kubeconfig="+kubeletConf, "--hostname-override="+n.Name, "--node-ip="+n.Spec.Addr.Addr().String()+","+second(n.Spec.Addr).Addr().String())
 	must(t, err)
 }
 
@@ -157,7 +157,7 @@ const guestImage = "localhost/guest:1"
 func saveImages(t *testing.T) (files []string) {
 	t.Helper()
 	for ref, programs := range map[string][]string{
-		cri.PauseImage: {lab.Program("pause")}, guestImage: {program("guest")},
+		cri.PauseImage: {lab.Program("pause")}, guestImage: {program("guest")}, dnsImage: {program("coredns")},
 	} {
 		archive, err := cri.Image(ref, programs...)
 		must(t, err)

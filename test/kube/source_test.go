@@ -290,7 +290,7 @@ func nodeAndNets(t *testing.T, c *control, api *kube.Client) {
 	}
 	go api.Node(ctx, name, func(m kubeobj.Member, err error) { members <- m }, trouble) //nolint:errcheck // nil
 	go api.ServiceNets(ctx, func(p []netip.Prefix) { nets <- p }, trouble)              //nolint:errcheck // nil
-	if got := fmt.Sprint(next(t, nets)); got != "["+serviceNet+"]" {
+	if got := fmt.Sprint(next(t, nets)); got != "["+serviceNet+" "+serviceNet6+"]" {
 		t.Errorf("nets %s", got)
 	}
 	if m := next(t, members); fmt.Sprint(m.PodSubnets) != "[10.10.7.0/24]" || m.Unwanted != "" {

@@ -45,6 +45,9 @@ type userspace struct {
 }
 
 func (u *userspace) Apply(ctx context.Context, t portal.Table, tune map[service.Name]tuning.Settings) error {
+	if err := u.unlead(ctx, t); err != nil {
+		return err
+	}
 	ports, proxyErr := u.proxy.Apply(t, tune)
 	u.used.Store(true)
 	u.begin.Do(func() { close(u.begun) })
@@ -68,6 +71,26 @@ func (u *userspace) Apply(ctx context.Context, t portal.Table, tune map[service.
 	}
 	u.table, u.ports = t, ports
 	return proxyErr
+}
+
+// unlead takes away the rules of portals that go before the proxy closes their ports: until then whoever takes them over, such
+// as the kernel, is not asked, and clients would be led to a closed door.
+func (u *userspace) unlead(ctx context.Context, t portal.Table) error {
+	stay := maps.Clone(u.ports)
+	maps.DeleteFunc(stay, func(key portal.Key, _ uint16) bool { _, stays := t.Portals[key]; return !stays })
+	if len(stay) == len(u.ports) {
+		return nil
+	}
+	u.known = false
+	err := u.eachFamily(t, stay, func(f *ipt.Family, rules ipt.Rules) error {
+		_, err := f.Apply(ctx, rules)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	u.table, u.ports, u.known = t, stay, true
+	return nil
 }
 
 // sameServices reports that both tables have the same rules, given the same ports: they differ in endpoints at most, not in
@@ -168,11 +191,12 @@ func (u *userspace) Cleanup(context.Context) error {
 	u.used.Store(false)
 	clear(u.families)
 	u.table, u.ports, u.known, u.file.saved = portal.Table{}, nil, false, nil
-	_, err := u.proxy.Apply(portal.Table{}, nil)
-	errs := []error{err}
+	var errs []error
 	for _, addr := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
 		errs = append(errs, cleanFamily(addr))
 	}
+	_, err := u.proxy.Apply(portal.Table{}, nil) // nobody is led to it any more
+	errs = append(errs, err)
 	if err := os.Remove(u.file.path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		errs = append(errs, err)
 	}

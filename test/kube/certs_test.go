@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/base64"
 	"encoding/pem"
 	"fmt"
 	"math/big"
@@ -96,7 +97,7 @@ func (a *authority) path(file string) string { return filepath.Join(a.dir, file)
 // kubeconfig writes NAME.conf for what client has signed.
 func (a *authority) kubeconfig(t *testing.T, name, server string) string {
 	t.Helper()
-	return a.writeConfig(t, name, server, fmt.Sprintf(`{"client-certificate":%q,"client-key":%q}`, a.path(name+".crt"), a.path(name+".key")))
+	return a.writeConfig(t, name, server, fmt.Sprintf(`{"client-certificate-data":%q,"client-key-data":%q}`, a.data(t, name+".crt"), a.data(t, name+".key")))
 }
 
 // tokenConfig writes NAME.conf for a bearer token.
@@ -105,13 +106,22 @@ func (a *authority) tokenConfig(t *testing.T, name, server, token string) string
 	return a.writeConfig(t, name, server, fmt.Sprintf(`{"token":%q}`, token))
 }
 
+// data is the file as a kubeconfig has it. Names of files would do, but client-go goes by them: it keeps its connections for
+// the next test, whose authority is another one.
+func (a *authority) data(t *testing.T, file string) string {
+	t.Helper()
+	b, err := os.ReadFile(a.path(file))
+	must(t, err)
+	return base64.StdEncoding.EncodeToString(b)
+}
+
 func (a *authority) writeConfig(t *testing.T, name, server, user string) string {
 	t.Helper()
 	path := a.path(name + ".conf")
 	must(t, os.WriteFile(path, fmt.Appendf(nil, `{"apiVersion":"v1","kind":"Config","current-context":"lab",
-"clusters":[{"name":"lab","cluster":{"server":%q,"certificate-authority":%q}}],
+"clusters":[{"name":"lab","cluster":{"server":%q,"certificate-authority-data":%q}}],
 "users":[{"name":%q,"user":%s}],
 "contexts":[{"name":"lab","context":{"cluster":"lab","user":%q}}]}
-`, server, a.path("ca.crt"), name, user, name), 0o600))
+`, server, a.data(t, "ca.crt"), name, user, name), 0o600))
 	return path
 }

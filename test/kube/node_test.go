@@ -128,12 +128,14 @@ func (n *node) object() (*core.Node, error) {
 	return o, err
 }
 
-// ready waits until the cluster may send pods to the node.
+// ready waits until the cluster may send pods to the node. A kubelet ends when its runtime is not ready yet, and is started
+// again, as systemd does.
 func (n *node) ready(t *testing.T) {
 	t.Helper()
 	within(t, patience, n.Name+" is ready", func() error {
 		if _, err := n.kubelet.Running(); err != nil {
-			t.Fatal(err)
+			n.startKubelet(t)
+			return err
 		}
 		if _, err := n.Get("127.0.0.1:10248", "/healthz"); err != nil { // what the cluster knows may be old
 			return err

@@ -182,7 +182,9 @@ func (s *Speaker) Run(ctx context.Context) error {
 	err := s.keepPeers(ctx)
 	s.ending.Store(true)
 	s.sayGoodbye()
+	bfd := reach.StopBFD(s.srv)
 	stop := s.srv.StopBgp(context.WithoutCancel(ctx), &api.StopBgpRequest{AllowGracefulRestart: s.keep.Load()})
+	s.endBFD(bfd)
 	if stop != nil {
 		stop = fmt.Errorf("stop bgp: %w", stop)
 	}

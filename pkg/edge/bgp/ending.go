@@ -8,6 +8,9 @@ import (
 
 	"github.com/osrg/gobgp/v4/api"
 
+	"github.com/l3edge/l3edge/pkg/edge/bgp/dial"
+	"github.com/l3edge/l3edge/pkg/edge/bgp/reach"
+
 	"github.com/l3edge/l3edge/pkg/edge/bgp/session"
 )
 
@@ -41,5 +44,15 @@ func (s *Speaker) drop(addr netip.Addr, problem string, cutOff bool) {
 func (s *Speaker) end(addr netip.Addr, why string) {
 	if s.sessions.End(addr) {
 		_ = s.srv.ShutdownPeer(context.Background(), &api.ShutdownPeerRequest{Address: addr.String(), Communication: why}) // it may have gone
+	}
+}
+
+// endBFD tells the peers that BFD ends by will. With a hand-over it comes after the connection has ended without a word, so
+// that peers keep our routes, and no packet of our successor's looks like a failure (RFC 5882 section 4.3).
+func (s *Speaker) endBFD(all []reach.BFD) {
+	for _, x := range all {
+		if x.Theirs != 0 {
+			_ = dial.AdminDown(s.self.From(s.settings(x.Peer), x.Peer), x.Peer, x.Mine, x.Theirs) // the link may have gone
+		}
 	}
 }

@@ -152,7 +152,7 @@ type choices struct {
 func choose(svc *service.Service, eps []service.Endpoint, v4 bool, o *Options) choices {
 	var all []service.Endpoint
 	for _, e := range eps {
-		if e.Addr.Addr().Is4() == v4 {
+		if e.Addr.Addr().Is4() == v4 && !LeadsToItself(svc, e) {
 			e.Ready = e.Ready || svc.NotReady && !e.Terminating
 			all = append(all, e)
 		}
@@ -175,6 +175,11 @@ func choose(svc *service.Service, eps []service.Endpoint, v4 bool, o *Options) c
 		c.outside = &locally
 	}
 	return c
+}
+
+// LeadsToItself reports an endpoint that is a cluster address of its own service: nobody answers there but the service.
+func LeadsToItself(svc *service.Service, e service.Endpoint) bool {
+	return slices.Contains(svc.ClusterIPs, e.Addr.Addr())
 }
 
 // usable are the ready endpoints or, if there are none, those that still serve while they end (KEP-1669).

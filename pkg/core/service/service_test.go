@@ -100,6 +100,51 @@ spec.ports[2].protocol: protocol 1 is not TCP, UDP or SCTP`
 	}
 }
 
+func TestNamesAreLabels(t *testing.T) {
+	const long = "a234567890123456789012345678901234567890123456789012345678901234"
+	for name, want := range map[string]string{
+		"web": "", "web-1": "", "1web": "", long[:63]: "",
+		long:            "metadata.name: 64 bytes; 63 are the most",
+		"web.v2":        `metadata.name: "web.v2" is not a DNS label: a-z, 0-9 and, within, -`,
+		"Web":           `metadata.name: "Web" is not a DNS label: a-z, 0-9 and, within, -`,
+		"-web":          `metadata.name: "-web" is not a DNS label: a-z, 0-9 and, within, -`,
+		"web-":          `metadata.name: "web-" is not a DNS label: a-z, 0-9 and, within, -`,
+		"a\nflush":      `metadata.name: "a\nflush" is not a DNS label: a-z, 0-9 and, within, -`,
+		"\u00fcber\x00": `metadata.name: "\u00fcber\x00" is not a DNS label: a-z, 0-9 and, within, -`,
+	} {
+		got := ""
+		if err := (Service{Name: Name{"default", name}}).Validate(); err != nil {
+			got = err.Error()
+		}
+		if strings.ReplaceAll(got, "\u00fc", "\\u00fc") != want && got != want {
+			t.Errorf("%q: got %s, want %s", name, got, want)
+		}
+	}
+	err := Service{Name: Name{"a b", "web"}, Ports: []Port{{Name: "HTTP", Protocol: TCP, Port: 80}}}.Validate()
+	want := "metadata.namespace: \"a b\" is not a DNS label: a-z, 0-9 and, within, -\nspec.ports[0].name: \"HTTP\" is not a DNS label: a-z, 0-9 and, within, -"
+	if err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
+func TestAddressesOfServices(t *testing.T) {
+	for text, want := range map[string]struct{ cluster, external bool }{
+		"10.100.0.1": {true, true}, "fd00::1": {true, true}, "2001:db8::1": {true, true},
+		"240.0.0.1":       {true, false}, // some clusters live there
+		"255.255.255.255": {}, "0.1.2.3": {}, "169.254.1.1": {}, "fe80::1": {}, "127.0.0.1": {}, "::1": {}, "224.0.0.1": {}, "ff02::1": {}, "::": {},
+	} {
+		web := Name{"default", "web"}
+		if err := (Service{Name: web, ClusterIPs: addrs(text)}).Validate(); (err == nil) != want.cluster {
+			t.Errorf("%s as a cluster address: %v", text, err)
+		}
+		for _, svc := range []Service{{Name: web, ExternalIPs: addrs(text)}, {Name: web, LoadBalancers: addrs(text)}} {
+			if err := svc.Validate(); (err == nil) != want.external {
+				t.Errorf("%s from outside: %v", text, err)
+			}
+		}
+	}
+}
+
 func TestNames(t *testing.T) {
 	n := Name{"default", "dns"}
 	for got, want := range map[string]string{

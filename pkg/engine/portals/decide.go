@@ -203,7 +203,17 @@ func (d *decider) place(key portal.Key, p *portal.Portal) Mode {
 func (d *decider) tune(name service.Name, st *service.State) {
 	delete(d.tuning, name)
 	delete(d.wrong, name)
-	if st == nil || len(st.Service.Annotations) == 0 {
+	if st == nil {
+		return
+	}
+	for i := range st.Service.Ports {
+		for _, e := range st.Of(i) {
+			if portal.LeadsToItself(&st.Service, e) {
+				d.wrong[name] = append(d.wrong[name], fmt.Errorf("service %s: its endpoint %s is its own cluster address; not used", name, e.Addr))
+			}
+		}
+	}
+	if len(st.Service.Annotations) == 0 {
 		return
 	}
 	tune, err := tuning.Parse(st.Service.Annotations)

@@ -133,3 +133,25 @@ func TestUnknownPodsAreAProblemOnceSomebodyOutsideIsServed(t *testing.T) {
 		}
 	}
 }
+
+func TestAServiceThatIsItsOwnEndpointIsAProblem(t *testing.T) {
+	s := services("web 10.100.0.5")
+	name := service.Name{Namespace: "default", Name: "web"}
+	port := service.PortName{Name: name}
+	s.Endpoints[port] = append(s.Endpoints[port], service.Endpoint{Addr: netip.MustParseAddrPort("10.100.0.5:8080"), Ready: true, Serving: true})
+	d := Decide(s, portal.Options{}, NFTables)
+	if len(d.Problems) != 1 || d.Problems[0].Error() != "service default/web: its endpoint 10.100.0.5:8080 is its own cluster address; not used" {
+		t.Errorf("problems %v", d.Problems)
+	}
+}
+
+// The text format knows three escapes; what Go quotes besides is a label of its own to Prometheus, or an error.
+func TestLabelsAreWhatPrometheusReads(t *testing.T) {
+	for value, want := range map[string]string{
+		"default/web": "default/web", `a"b\c`: `a\"b\\c`, "a\nb": `a\nb`, "ü\t\x01": "ü\t\x01",
+	} {
+		if got := label(value); got != want {
+			t.Errorf("%q: got %q, want %q", value, got, want)
+		}
+	}
+}

@@ -88,6 +88,9 @@ func (k *Keeper) WriteMetrics(out io.Writer) error {
 	return err
 }
 
+// label writes a label's value as Prometheus' text format has it, which knows these three escapes and no others.
+var label = strings.NewReplacer("\\", `\\`, "\"", `\"`, "\n", `\n`).Replace
+
 // writeTraffic writes the counters of portals that the proxy serves.
 func writeTraffic(b *strings.Builder, portals []Portal) {
 	shown := portals[:0:0]
@@ -114,7 +117,7 @@ func writeTraffic(b *strings.Builder, portals []Portal) {
 	} {
 		fmt.Fprintf(b, "# HELP %s %s\n# TYPE %s %s\n", m.name, m.help, m.name, m.kind)
 		for _, p := range shown {
-			fmt.Fprintf(b, "%s{service=%q,port=%q,portal=%q} %g\n", m.name, p.Service, p.PortName, p.Key(), m.value(p.Traffic))
+			fmt.Fprintf(b, "%s{service=\"%s\",port=\"%s\",portal=\"%s\"} %g\n", m.name, label(p.Service), label(p.PortName), label(p.Key()), m.value(p.Traffic))
 		}
 	}
 	fmt.Fprintf(b, "# HELP portald_proxy_portals_omitted Portals without metrics of their own: more than %d would be too many.\n"+

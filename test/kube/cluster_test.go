@@ -120,7 +120,7 @@ func TestCluster(t *testing.T) {
 	outside := c.lab.Hosts["outside"]
 	t.Run("a deployment, its pods and the switch", func(t *testing.T) {
 		c.apply(t, deployment("web", 4, "")+serviceOf("web", "web", "type: NodePort, clusterIP: 10.100.87.105, ports: [{port: 80, targetPort: 8080, nodePort: 30080}]"))
-		c.kubectl(t, "rollout", "status", "deployment/web", "--timeout=3m")
+		c.kubectl(t, "rollout", "status", "deployment/web", "--timeout=5m")
 		seen := map[string]bool{}
 		for _, p := range c.pods(t, "web") {
 			seen[p.Spec.NodeName] = true
@@ -165,7 +165,7 @@ func TestCluster(t *testing.T) {
 	t.Run("rolling update", func(t *testing.T) {
 		c.steady(t, "the rolling update", func() {
 			c.kubectl(t, "rollout", "restart", "deployment/web")
-			c.kubectl(t, "rollout", "status", "deployment/web", "--timeout=3m")
+			c.kubectl(t, "rollout", "status", "deployment/web", "--timeout=5m")
 		})
 	})
 	t.Run("restarts of what runs pods", func(t *testing.T) { restarts(t, c) })

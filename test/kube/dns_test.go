@@ -76,7 +76,7 @@ spec:
 // names are services found by their names, from pods: the cluster's DNS is reached as any service is, by datagrams.
 func names(t *testing.T, c *cluster) {
 	c.apply(t, dnsManifest+serviceOf("headless", "web", "clusterIP: None, ports: [{port: 8080}]"))
-	c.kubectl(t, "-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=3m")
+	c.kubectl(t, "-n", "kube-system", "rollout", "status", "deployment/coredns", "--timeout=5m")
 	pods := c.pods(t, "web")
 	var all []string
 	for _, p := range pods {

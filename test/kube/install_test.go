@@ -27,7 +27,7 @@ func (c *cluster) install(t *testing.T) {
 // installed waits until the DaemonSet is there on all nodes.
 func (c *cluster) installed(t *testing.T) {
 	t.Helper()
-	c.kubectl(t, "-n", "l3edge", "rollout", "status", "daemonset/l3edge", "--timeout=3m")
+	c.kubectl(t, "-n", "l3edge", "rollout", "status", "daemonset/l3edge", "--timeout=5m")
 }
 
 // daemons are the DaemonSet's pods, by the name of their node.
@@ -46,13 +46,13 @@ func (c *cluster) daemons(t *testing.T) map[string]core.Pod {
 
 // uninstall takes everything away again, as the guide says.
 func uninstall(t *testing.T, c *cluster) {
-	c.kubectl(t, "delete", "deployments", "--all", "--cascade=foreground", "--timeout=2m")
-	c.kubectl(t, "-n", "kube-system", "delete", "deployments", "--all", "--cascade=foreground", "--timeout=2m")
+	c.kubectl(t, "delete", "deployments", "--all", "--cascade=foreground", "--timeout=5m")
+	c.kubectl(t, "-n", "kube-system", "delete", "deployments", "--all", "--cascade=foreground", "--timeout=5m")
 	n := c.nodes[0]
 	if out, err := n.Run("l3ctl", "cleanup"); err == nil || !strings.Contains(err.Error(), "routed is running") {
 		t.Errorf("cleanup beside running daemons: %v\n%s", err, out)
 	}
-	c.kubectl(t, "delete", "-f", manifests("l3edge.yaml"), "--timeout=2m")
+	c.kubectl(t, "delete", "-f", manifests("l3edge.yaml"), "--timeout=5m")
 	for _, n := range c.nodes {
 		within(t, patience, "cleanup of "+n.Name, func() error { _, err := n.Run("l3ctl", "cleanup"); return err })
 		left, err := n.Run("sh", "-c", `ls -d /run/l3edge; ls /etc/cni/net.d /opt/cni/bin | grep -v -e loopback -e : ; nft list tables | grep l3edge

@@ -17,7 +17,7 @@ import (
 // one waits for the application's only pod to answer, and returns it.
 func (c *cluster) one(t *testing.T, app string) core.Pod {
 	t.Helper()
-	c.kubectl(t, "rollout", "status", "deployment/"+app, "--timeout=3m")
+	c.kubectl(t, "rollout", "status", "deployment/"+app, "--timeout=5m")
 	list := c.pods(t, app)
 	if len(list) != 1 {
 		t.Fatalf("%d pods of %s, want one", len(list), app)

@@ -32,7 +32,7 @@ func restarts(t *testing.T, c *cluster) {
 		n.ready(t)
 	})
 	c.apply(t, deployment("after", 2, ""))
-	c.kubectl(t, "rollout", "status", "deployment/after", "--timeout=3m")
+	c.kubectl(t, "rollout", "status", "deployment/after", "--timeout=5m")
 	c.kubectl(t, "delete", "deployment/after")
 }
 
@@ -99,15 +99,15 @@ func crashes(t *testing.T, c *cluster) {
 // drain empties a node of pods, and fills it again.
 func drain(t *testing.T, c *cluster) {
 	c.kubectl(t, "scale", "deployment/web", "--replicas=2")
-	c.kubectl(t, "rollout", "status", "deployment/web", "--timeout=3m")
+	c.kubectl(t, "rollout", "status", "deployment/web", "--timeout=5m")
 	c.apply(t, "apiVersion: policy/v1\nkind: PodDisruptionBudget\nmetadata: {name: web}\nspec: {minAvailable: 1, selector: {matchLabels: {app: web}}}\n")
 	n := c.nodes[0]
 	c.steady(t, "a drain", func() {
 		c.kubectl(t, "patch", "deployment/web", "--type=json", `--patch=[{"op":"remove","path":"/spec/template/spec/topologySpreadConstraints"}]`)
-		c.kubectl(t, "rollout", "status", "deployment/web", "--timeout=3m")
+		c.kubectl(t, "rollout", "status", "deployment/web", "--timeout=5m")
 		c.kubectl(t, "cordon", n.Name) // the scheduler is to know of it before the first pod has to go
-		c.kubectl(t, "drain", n.Name, "--ignore-daemonsets", "--force", "--timeout=2m")
-		c.kubectl(t, "rollout", "status", "deployment/web", "--timeout=3m")
+		c.kubectl(t, "drain", n.Name, "--ignore-daemonsets", "--force", "--timeout=5m")
+		c.kubectl(t, "rollout", "status", "deployment/web", "--timeout=5m")
 	})
 	for _, p := range c.pods(t, "web") {
 		if p.Spec.NodeName == n.Name {
@@ -157,7 +157,7 @@ func reboot(t *testing.T, c *cluster) {
 		return nil
 	})
 	c.installed(t)
-	c.kubectl(t, "wait", "--for=condition=Ready", "pod", "-l", "app=web", "--timeout=2m")
+	c.kubectl(t, "wait", "--for=condition=Ready", "pod", "-l", "app=web", "--timeout=5m")
 	for _, p := range c.pods(t, "web") {
 		within(t, patience, p.Name+" answers across the switch", func() error { return answersAt(c.lab.Hosts["outside"], p.Status.PodIP+":8080", p.Name) })
 	}

@@ -162,15 +162,13 @@ func (w *world) ping(h *netns.Handle, to string) (answered bool) {
 
 func TestVIPsAnswerPingWhileAnEndpointIsReady(t *testing.T) {
 	w := newWorld(t)
-	for _, mode := range []portals.Mode{portals.Userspace, portals.NFTables} {
-		w.write("web.yaml", webfrontend("10.10.20.4"))
-		p := w.start("--mode="+string(mode), "--resync=0")
-		p.synced("the portal", func(r portals.Report) bool { return r.Mode == mode && one(r) })
-		for name, from := range map[string]*netns.Handle{"a pod": w.client, "the node": w.node} {
-			eventually(t, string(mode)+": an answer to "+name, func() bool { return w.ping(from, "10.100.87.105") })
-		}
-		w.write("web.yaml", webfrontend()+"  []\n")
-		eventually(t, string(mode)+": no answer", func() bool { return !w.ping(w.client, "10.100.87.105") })
-		p.stop()
+	w.write("web.yaml", webfrontend("10.10.20.4"))
+	p := w.start("--resync=0")
+	p.synced("the portal", one)
+	for name, from := range map[string]*netns.Handle{"a pod": w.client, "the node": w.node} {
+		eventually(t, "an answer to "+name, func() bool { return w.ping(from, "10.100.87.105") })
 	}
+	w.write("web.yaml", webfrontend()+"  []\n")
+	eventually(t, "no answer", func() bool { return !w.ping(w.client, "10.100.87.105") })
+	p.stop()
 }

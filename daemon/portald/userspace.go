@@ -93,12 +93,11 @@ func (u *userspace) unlead(ctx context.Context, t portal.Table) error {
 	return nil
 }
 
-// sameServices reports that both tables have the same rules, given the same ports: they differ in endpoints at most, not in
-// whether there are any, which a ping asks for.
+// sameServices reports that both tables have the same rules, given the same ports: they differ in endpoints at most.
 func sameServices(was, now portal.Table) bool {
 	changed, known := now.Since(was)
 	return known && !slices.ContainsFunc(changed, func(c portal.Change) bool {
-		return c.Was == nil || c.Now == nil || c.Was.Service != c.Now.Service || (len(c.Was.Endpoints) > 0) != (len(c.Now.Endpoints) > 0)
+		return c.Was == nil || c.Now == nil || c.Was.Service != c.Now.Service
 	})
 }
 

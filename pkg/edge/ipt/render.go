@@ -59,32 +59,7 @@ func Render(t portal.Table, ports map[portal.Key]uint16, nodeAddr netip.Addr) Ru
 		out[container] = append(out[container], append(slices.Clip(match), "-j", "REDIRECT", "--to-ports", strconv.Itoa(int(port))))
 		out[host] = append(out[host], append(slices.Clip(match), "-j", "DNAT", "--to-destination", to))
 	}
-	for _, addr := range pinged(t, nodeAddr.Is4()) {
-		for _, chain := range []string{mark.ChainPortalsContainer, mark.ChainPortalsHost} {
-			out[chain] = append(out[chain], ping(addr))
-		}
-	}
 	return out
-}
-
-// pinged are the addresses of one family on which nothing but portals answers, as long as one of theirs has an endpoint,
-// sorted: the node itself answers a ping, as in portal.Trace.
-func pinged(t portal.Table, v4 bool) []netip.Addr {
-	some := map[netip.Addr]bool{}
-	for key, p := range t.Portals {
-		if key.Addr.Is4() == v4 && len(p.Endpoints) > 0 && t.Guarded(key.Addr, p.Kind) {
-			some[key.Addr] = true
-		}
-	}
-	return slices.SortedFunc(maps.Keys(some), netip.Addr.Compare)
-}
-
-func ping(addr netip.Addr) Rule {
-	r := Rule{"-d", netip.PrefixFrom(addr, addr.BitLen()).String(), "-p", "icmp", "-m", "icmp", "--icmp-type", "8"}
-	if addr.Is6() {
-		r = Rule{"-d", netip.PrefixFrom(addr, addr.BitLen()).String(), "-p", "ipv6-icmp", "-m", "icmp6", "--icmpv6-type", "128"}
-	}
-	return append(r, "-j", "REDIRECT")
 }
 
 func sorted(t portal.Table, v4 bool) []portal.Key {

@@ -157,30 +157,3 @@ func FuzzSplitUndoesQuote(f *testing.F) {
 		}
 	})
 }
-
-func TestPingIsAnsweredWhereAnEndpointIs(t *testing.T) {
-	tab, ports := tables(want{"default/webfrontend", "TCP 10.100.87.105:80", 39770}, want{"default/idle", "TCP 10.100.0.9:80", 39771},
-		want{"default/webfrontend", "TCP 10.20.30.62:30080", 39772}, want{"default/six", "TCP [fd00:100::9]:80", 39773})
-	for key, p := range tab.Portals {
-		if p.Service.Name.Name != "idle" {
-			p.Endpoints = []netip.AddrPort{netip.MustParseAddrPort("10.10.10.2:8080")}
-			tab.Portals[key] = p
-		}
-	}
-	for at, want := range map[string]string{
-		"10.20.30.62": "-d 10.100.87.105/32 -p icmp -m icmp --icmp-type 8 -j REDIRECT",
-		"fd00:20::62": "-d fd00:100::9/128 -p ipv6-icmp -m icmp6 --icmpv6-type 128 -j REDIRECT",
-	} {
-		for chain, rules := range Render(tab, ports, netip.MustParseAddr(at)) {
-			var got []string
-			for _, r := range rules {
-				if text := strings.Join(r, " "); strings.Contains(text, "icmp") {
-					got = append(got, text)
-				}
-			}
-			if portals := strings.HasPrefix(chain, "KUBE-PORTALS-"); portals != (len(got) == 1) || portals && got[0] != want {
-				t.Errorf("%s: %q, want %q", chain, got, want)
-			}
-		}
-	}
-}

@@ -127,7 +127,8 @@ func (t *teller) proxyCrash() {
 	t.must(node.StartPortald("--mode=userspace"))
 	t.check("started again, it answers", place.Eventually(10*time.Second, func() error {
 		_, err := node.Run("l3ctl", "doctor")
-		return errors.Join(err, pod.Reaches(webfrontend))
+		out, whois := node.Run("l3ctl", "whois", webfrontend) // portald is known to have taken up its ports
+		return errors.Join(err, whois, that(strings.Contains(out, "mode: userspace"), "%s", out), pod.Reaches(webfrontend))
 	}))
 	after := t.run(node.Place, "l3ctl whois "+webfrontend+" | grep proxy")
 	t.check("on the same port", that(before == after, "it was\n%s", before))

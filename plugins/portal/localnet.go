@@ -134,20 +134,24 @@ func anyRecord(networks []string) bool {
 	})
 }
 
-// names reads a directory, as much of it as fits in one answer of the kernel: enough to know whether there is anything.
-func names(dir string) ([]string, error) {
+// names reads a directory, which need not be there.
+func names(dir string) (out []string, err error) {
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, ignoreGone(err)
 	}
 	defer unix.Close(fd) //nolint:errcheck // only read
 	buf := make([]byte, 16<<10)
-	n, err := unix.Getdents(fd, buf)
-	if err != nil {
-		return nil, err
+	for {
+		n, err := unix.Getdents(fd, buf)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if n <= 0 || err != nil {
+			return out, err
+		}
+		_, _, out = unix.ParseDirent(buf[:n], -1, out)
 	}
-	_, _, out := unix.ParseDirent(buf[:n], -1, nil)
-	return out, nil
 }
 
 func touch(path string) error {

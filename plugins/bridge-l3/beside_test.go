@@ -99,6 +99,29 @@ func TestASubnetWithTheNodesOwnAddress(t *testing.T) {
 	l.add(l.pod("a"))
 }
 
+// TestTheNodesOwnAddressThatNoPodCanGet is no obstacle: an overlay's interface has the network address of the pod subnet, and
+// a range may leave the uplink's address out.
+func TestTheNodesOwnAddressThatNoPodCanGet(t *testing.T) {
+	const ranged = `"bridge":"docker0","ranges":[[{"subnet":"10.1.0.0/16","rangeStart":"10.1.200.1","rangeEnd":"10.1.200.250","gateway":"10.1.200.254"}]]`
+	for _, row := range []struct{ name, keys, own, why string }{
+		{"an overlay's", subnet4, "10.10.10.0/32", ""},
+		{"the broadcast address", subnet4, "10.10.10.255/32", ""},
+		{"outside of the range", ranged, "10.1.2.3/24", ""},
+		{"inside of the range", ranged, "10.1.200.7/24", "10.1.0.0/16 holds 10.1.200.7, which is the node's own on ens18"},
+		{"the gateway's", ranged, "10.1.200.254/24", "10.1.0.0/16 holds 10.1.200.254, which is the node's own on ens18"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			l := newLab(t, row.keys)
+			nstest.Veth(t, l.node, "ens18", row.own, nstest.New(t), "sw", "192.0.2.3/24")
+			if row.why != "" {
+				l.refused("ADD", l.pod("a"), 102, row.why)
+				return
+			}
+			l.add(l.pod("a"))
+		})
+	}
+}
+
 func TestTheGatewayWithAnotherLengthStays(t *testing.T) {
 	l := newLab(t, `"bridge":"docker0","ipam":{"dataDir":"LEASES","ranges":[[{"subnet":"10.3.0.0/16","rangeStart":"10.3.7.7"}]]}`)
 	l.keys = strings.ReplaceAll(l.keys, "LEASES", l.leases)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/l3edge/l3edge/pkg/core/attach"
 	"github.com/l3edge/l3edge/pkg/core/podnet"
+	"github.com/l3edge/l3edge/pkg/core/pool"
 	"github.com/l3edge/l3edge/pkg/edge/cni"
 	"github.com/l3edge/l3edge/pkg/edge/rtnl"
 	"github.com/l3edge/l3edge/pkg/edge/sysctl"
@@ -69,8 +70,8 @@ func refuseAdverts(ifName string) error {
 	return err
 }
 
-// stranger refuses pod subnets that hold an address of another interface of the node than the gateway's: it would be given
-// to a pod, and the way to its network would be by the bridge. It is asked when the gateway address is not the node's yet.
+// stranger refuses pod subnets of which a pod could get an address that another interface of the node than the gateway's has,
+// or that has the gateway's own there. It is asked when the gateway address is not the node's yet.
 func stranger(host *rtnl.Conn, gateway string, conf podnet.Config, subnets []netip.Prefix) error {
 	if !conf.Gateway {
 		return nil
@@ -79,9 +80,10 @@ func stranger(host *rtnl.Conn, gateway string, conf podnet.Config, subnets []net
 	if err != nil {
 		return err
 	}
+	pods := ranges(conf, subnets)
 	for index, list := range all {
 		for _, p := range list {
-			i := slices.IndexFunc(subnets, func(s netip.Prefix) bool { return s.Contains(p.Addr()) })
+			i := slices.IndexFunc(pods, func(r pool.Range) bool { return r.Gateway == p.Addr() || r.Has(p.Addr()) })
 			if i < 0 {
 				continue
 			}
@@ -89,10 +91,28 @@ func stranger(host *rtnl.Conn, gateway string, conf podnet.Config, subnets []net
 			if errors.Is(err, rtnl.ErrNoLink) || err == nil && l.Name == gateway { // another first ADD is faster
 				continue
 			}
-			return errors.Join(err, cni.Errorf(cni.CodeConflict, "subnet: %s holds %s, which is the node's own on %s: pods need a subnet of their own", subnets[i], p.Addr(), l.Name))
+			return errors.Join(err, cni.Errorf(cni.CodeConflict, "subnet: %s holds %s, which is the node's own on %s: pods need a subnet of their own, or a range without it", pods[i].Subnet, p.Addr(), l.Name))
 		}
 	}
 	return nil
+}
+
+// ranges are those of the subnets that pods get addresses of: all of a subnet where another plugin gives them.
+func ranges(conf podnet.Config, subnets []netip.Prefix) (out []pool.Range) {
+	if conf.Delegate != "" {
+		for _, s := range subnets {
+			if r, err := pool.NewRange(s, netip.Addr{}, netip.Addr{}, netip.Addr{}); err == nil {
+				out = append(out, r)
+			}
+		}
+		return out
+	}
+	for _, r := range slices.Concat(conf.Sets...) {
+		if slices.Contains(subnets, r.Subnet) {
+			out = append(out, r)
+		}
+	}
+	return out
 }
 
 // ensureSettings makes the node's settings; a lack that matters is told once, when the bridge is made.

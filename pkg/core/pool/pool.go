@@ -83,7 +83,7 @@ var unusable = []netip.Prefix{
 // Find returns the range that a may be given from.
 func (s Set) Find(a netip.Addr) (Range, bool) {
 	for _, r := range s {
-		if r.has(a) {
+		if r.Has(a) {
 			return r, true
 		}
 	}
@@ -153,7 +153,8 @@ func (s Set) Size() int {
 // Overlaps says that there is an address which both ranges may give.
 func (r Range) Overlaps(o Range) bool { return !r.Last.Less(o.First) && !o.Last.Less(r.First) }
 
-func (r Range) has(a netip.Addr) bool {
+// Has says that a may be given.
+func (r Range) Has(a netip.Addr) bool {
 	return a != r.Gateway && r.First.Compare(a) <= 0 && a.Compare(r.Last) <= 0
 }
 

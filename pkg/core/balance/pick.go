@@ -130,6 +130,9 @@ func (r randomTwo) Pick(_ netip.Addr, from []*Endpoint, now time.Time) *Endpoint
 	return from[i]
 }
 
+// mostClients is how many clients of one portal are remembered, some ten MB of them.
+const mostClients = 100_000
+
 // sticky sends a client where it was last, if that was less than timeout ago and the endpoint may be tried.
 type sticky struct {
 	of      Picker
@@ -158,6 +161,12 @@ func (s *sticky) Pick(client netip.Addr, from []*Endpoint, now time.Time) *Endpo
 	v, ok := s.seen[client]
 	if !ok || now.Sub(v.last) > s.timeout || !slices.Contains(from, v.to) {
 		v.to = s.of.Pick(client, from, now)
+	}
+	if !ok && len(s.seen) >= mostClients {
+		for c := range s.seen { // any: whoever comes from so many addresses must not cost more than it has
+			delete(s.seen, c)
+			break
+		}
 	}
 	s.seen[client] = visit{to: v.to, last: now}
 	return v.to

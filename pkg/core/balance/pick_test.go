@@ -149,6 +149,22 @@ func TestStickyClients(t *testing.T) {
 	})
 }
 
+// Whoever comes from ever new addresses must not take ever more memory, nor a place from those who come next.
+func TestStickyClientsAreBounded(t *testing.T) {
+	p := NewPicker(tuning.Settings{}, time.Hour)
+	from := ends(0, 0)
+	for i := range mostClients + 1000 {
+		a := netip.AddrFrom4([4]byte{172, byte(i >> 16), byte(i >> 8), byte(i)})
+		first := p.Pick(a, from, time.Now())
+		if p.Pick(a, from, time.Now()) != first {
+			t.Fatalf("client %d was sent elsewhere", i)
+		}
+	}
+	if n := len(p.(*sticky).seen); n != mostClients {
+		t.Errorf("%d clients remembered, want %d", n, mostClients)
+	}
+}
+
 func TestSlowStart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		for _, balance := range []tuning.Balance{tuning.RoundRobin, tuning.LeastConnections} {

@@ -41,7 +41,7 @@ type Options struct {
 	Keeper Keeper
 
 	MaxConns    int           // most TCP connections of all portals together; default 0: no limit
-	UDPSessions int           // most UDP sessions of one portal; default 4096
+	UDPSessions int           // most UDP sessions of one portal whose service does not say; default 4096
 	Drain       time.Duration // how long connections may go on after the end of Run's context; default 0: not at all
 }
 

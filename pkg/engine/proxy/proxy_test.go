@@ -68,6 +68,7 @@ func total(p *Proxy) (sum traffic.Stats) {
 	for _, s := range p.Stats() {
 		sum.Accepted, sum.Active, sum.Failed = sum.Accepted+s.Accepted, sum.Active+s.Active, sum.Failed+s.Failed
 		sum.Retries, sum.BytesIn, sum.BytesOut = sum.Retries+s.Retries, sum.BytesIn+s.BytesIn, sum.BytesOut+s.BytesOut
+		sum.Limited += s.Limited
 	}
 	return sum
 }

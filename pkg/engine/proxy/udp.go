@@ -28,6 +28,8 @@ type session struct {
 
 // sessions are the live ones of one socket, by client. Only the socket's own goroutine adds to them.
 type sessions struct {
+	crowded bool // it has been said that there are too many; the socket's own goroutine's
+
 	mu sync.Mutex
 	m  map[netip.AddrPort]*session
 }
@@ -103,10 +105,11 @@ func (f *front) session(pc *net.UDPConn, u *sessions, client netip.AddrPort, oob
 		return nil
 	}
 	b := t.choose(client.Addr(), nil)
-	if b == nil || u.size() >= f.p.o.UDPSessions {
+	if b == nil {
 		f.count.failed.Add(1)
 		return nil
 	}
+	f.makeRoom(u, t)
 	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(b.Addr))
 	if err != nil {
 		f.count.failed.Add(1)
@@ -129,6 +132,41 @@ func (f *front) session(pc *net.UDPConn, u *sessions, client netip.AddrPort, oob
 		b.Active.Add(-1)
 	})
 	return s
+}
+
+// makeRoom ends the session that has been silent for longest if there are as many as there may be: its client is the
+// likeliest not to miss it, and opens another with its next packet if it does.
+func (f *front) makeRoom(u *sessions, t *target) {
+	limit := f.p.o.UDPSessions
+	if n := t.tuning.MaxConns; n > 0 {
+		limit = n
+	}
+	n := u.size()
+	for ; n >= limit; n-- {
+		u.evict()
+		f.count.limited.Add(1)
+		if !u.crowded {
+			u.crowded = true
+			f.p.o.Log.Warn("too many UDP clients, those silent for longest lose their endpoint", "service", t.portal.Service.String(), "portal", f.key.String(), "limit", limit)
+		}
+	}
+	u.crowded = u.crowded && n >= limit/2
+}
+
+func (s *sessions) evict() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var client netip.AddrPort
+	var oldest *session
+	for c, one := range s.m {
+		if oldest == nil || one.seen.Load() < oldest.seen.Load() {
+			client, oldest = c, one
+		}
+	}
+	if oldest != nil {
+		delete(s.m, client)
+		_ = oldest.conn.Close() // its reader ends
+	}
 }
 
 func (s *sessions) size() int {

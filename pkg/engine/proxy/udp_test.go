@@ -4,6 +4,7 @@ package proxy
 
 import (
 	"bytes"
+	"log/slog"
 	"net"
 	"net/netip"
 	"strings"
@@ -144,6 +145,75 @@ func TestUDPSessionsEnd(t *testing.T) {
 	eventually(t, "idle sessions to end", func() bool { return total(p).Active == 0 })
 	if s := total(p); s.Accepted < 3 {
 		t.Errorf("%+v", s)
+	}
+}
+
+// When there are as many clients as there may be, the one that was silent for longest makes room, and the log says so once.
+func TestUDPClientsMakeRoom(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		o     Options
+		limit int
+	}{
+		{"the proxy's limit", Options{UDPSessions: 2}, 0},
+		{"the service's own, which is lower", Options{UDPSessions: 100}, 2},
+		{"the service's own, which is higher", Options{UDPSessions: 1}, 2},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var log bytes.Buffer // only the socket's goroutine writes, and it is asked when that has ended
+			tt.o.Log = slog.New(slog.NewTextHandler(&log, nil))
+			p, stop := start(t, tt.o)
+			at := applyTuned(t, p, table(dns, backendUDP(t, "a"), backendUDP(t, "b")), func(s *tuning.Settings) {
+				s.UDPIdle, s.MaxConns = time.Hour, tt.limit
+			})
+			busy := dialUDP(t, at)
+			first := query(t, busy, []byte("?"))[0]
+			for range 5 {
+				query(t, dialUDP(t, at), []byte("?"))
+				if again := query(t, busy, []byte("?"))[0]; again != first {
+					t.Errorf("a client that sends lost its endpoint")
+				}
+			}
+			eventually(t, "the others' sessions to end", func() bool { return total(p).Active == 2 })
+			if s := total(p); s.Accepted != 6 || s.Limited != 4 || s.Failed != 0 {
+				t.Errorf("%+v", s)
+			}
+			stop()
+			if n := strings.Count(log.String(), "too many UDP clients"); n != 1 {
+				t.Errorf("said %d times:\n%s", n, log.String())
+			}
+		})
+	}
+}
+
+// Who lies in none of the source ranges meets silence, and is counted.
+func TestUDPSourceRanges(t *testing.T) {
+	for _, tt := range []struct {
+		from    string
+		answers bool
+	}{{"127.0.0.0/8", true}, {"10.0.0.0/8", false}} {
+		p, stop := start(t, Options{})
+		tab := table(dns, backendUDP(t, "a"))
+		one := tab.Portals[dns]
+		one.Sources = []netip.Prefix{netip.MustParsePrefix(tt.from)}
+		tab.Portals[dns] = one
+		c := dialUDP(t, apply(t, p, tab))
+		if tt.answers {
+			query(t, c, []byte("?"))
+		} else {
+			if _, err := c.Write([]byte("?")); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "the packet to be counted", func() bool { return total(p).Limited == 1 })
+			_ = c.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+			if n, err := c.Read(make([]byte, 10)); err == nil {
+				t.Errorf("from none of %s: an answer of %d bytes", tt.from, n)
+			}
+		}
+		if s := total(p); (s.Accepted == 1) != tt.answers {
+			t.Errorf("from %s: %+v", tt.from, s)
+		}
+		stop()
 	}
 }
 

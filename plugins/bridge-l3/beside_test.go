@@ -232,3 +232,28 @@ func TestLongContainerIDs(t *testing.T) {
 		t.Errorf("left: %s", left)
 	}
 }
+
+// TestAPortWithAnotherAlias: somebody has changed it, or the network's name is too long for it; the lease tells whose it is.
+func TestAPortWithAnotherAlias(t *testing.T) {
+	for _, verb := range []string{"DEL", "GC"} {
+		l := newLab(t, subnet4)
+		p := l.pod("a")
+		l.add(p)
+		nstest.Run(t, l.node, "ip", "link", "set", attach.PortName("a", "eth0"), "alias", "the web server's")
+		end := &pod{id: "a", ns: p.ns}
+		if verb == "GC" {
+			end = &pod{id: "x", extra: `"cni.dev/valid-attachments":[]`}
+		}
+		l.must(verb, end)
+		if left := l.left(); left != "" {
+			t.Errorf("left by %s: %s", verb, left)
+		}
+	}
+	l := newLab(t, subnet4).other(strings.Repeat("n", 250), subnet4)
+	p := l.pod("a")
+	l.add(p)
+	l.must("DEL", p)
+	if left := l.left(); left != "" {
+		t.Errorf("left of a network with a long name: %s", left)
+	}
+}

@@ -6,11 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"slices"
 	"strings"
 
 	"github.com/l3edge/l3edge/pkg/core/attach"
-	"github.com/l3edge/l3edge/pkg/core/mark"
 	"github.com/l3edge/l3edge/pkg/core/podnet"
 	"github.com/l3edge/l3edge/pkg/edge/cni"
 	"github.com/l3edge/l3edge/pkg/edge/guard"
@@ -43,39 +41,16 @@ func del(c *cni.Call) error {
 			return err
 		}
 	}
-	if err := dropHostLocal(c.Net.Name, owner); err != nil {
-		return err
-	}
-	if held == nil {
-		return store.DropForeign(owner) // ipam.dataDir may be host-local's own
-	}
-	return held.Release(prevAddrs(c))
-}
-
-// hostLocalDir is host-local's, which has files of the pods that a node had before it came to us.
-var hostLocalDir = mark.HostLocalDir
-
-// hostLocal is what host-local holds of a network. Its plugin is not called any more, so we end what it began.
-func hostLocal(network string) *lease.Store { return lease.At(hostLocalDir + "/" + network) }
-
-// dropHostLocal gives back what host-local holds for an attachment, under whatever name the network had then: a container has
-// one interface of a name. A file that does not tell the interface is looked at under today's name only.
-func dropHostLocal(network string, o lease.Owner) error {
-	names, err := lease.Networks(hostLocalDir)
-	errs := []error{err}
-	for _, n := range names {
-		store := hostLocal(n)
-		if n == network {
-			errs = append(errs, store.DropForeign(o))
-			continue
-		}
-		all, err := store.Foreign()
-		errs = append(errs, err)
-		if slices.ContainsFunc(all, func(f lease.Foreign) bool { return f.Owner == o }) {
-			errs = append(errs, store.DropForeign(o))
+	had := prevAddrs(c)
+	if held != nil {
+		if err := held.Release(had); err != nil || held.Port != "" { // an ADD of ours made it: host-local has nothing of this pod
+			return err
 		}
 	}
-	return errors.Join(errs...)
+	f := foreign{call: c, owner: owner, had: had}
+	err = f.drop(store, false) // ipam.dataDir may be host-local's own
+	f.dropHostLocal()
+	return err
 }
 
 // leave is how a link is deleted: by a child process that nobody waits for, which holds the descriptors in keep open.
@@ -85,7 +60,7 @@ func leave(keep ...int) func(int, []byte) error {
 
 // detach removes the link, and what binds its port. The address stays held until it is gone.
 func detach(c *cni.Call, conf podnet.Config, host *rtnl.Conn, held *lease.Lease) error {
-	err := removePort(host, c.Net.Name, attach.PortName(c.ContainerID, c.IfName), held != nil && held.Guarded)
+	err := removePort(host, c.Net.Name, attach.PortName(c.ContainerID, c.IfName), held)
 	if errors.Is(err, rtnl.ErrNoLink) {
 		return detachForeign(c, conf, host)
 	}
@@ -98,13 +73,20 @@ func isOurs(port rtnl.Link, network string) bool {
 	return port.Alias == "" || strings.HasPrefix(port.Alias, attach.AliasPrefix(network))
 }
 
+// owns says that a lease of this network proves the port to be its own: somebody has changed the alias. One that names another
+// of our networks counts for more, as a lease may be of an ADD that was killed before it saw that the port is there.
+func owns(held *lease.Lease, port rtnl.Link) bool {
+	return held != nil && held.Port == port.Name && !strings.HasPrefix(port.Alias, attach.AliasMark)
+}
+
 // removePort removes a port with its pod's end; ErrNoLink when it was not there, or is another network's. What binds it goes after it, through a
 // socket that the process which deletes the link holds open: closing that waits for the kernel.
-func removePort(host *rtnl.Conn, network, name string, guarded bool) error {
+func removePort(host *rtnl.Conn, network, name string, held *lease.Lease) error {
 	port, err := host.Link(name)
-	if err == nil && !isOurs(port, network) {
+	if err == nil && !isOurs(port, network) && !owns(held, port) {
 		return fmt.Errorf("%s is of another network: %w", name, rtnl.ErrNoLink)
 	}
+	guarded := held != nil && held.Guarded
 	var keep []int
 	var g *guard.Conn
 	if guarded {
@@ -150,7 +132,8 @@ func detachForeign(c *cni.Call, conf podnet.Config, host *rtnl.Conn) error {
 	}
 	port, err := host.LinkAt(eth0.Peer)
 	bridge, berr := host.Link(conf.Bridge)
-	if err != nil || berr != nil || port.Kind != "veth" || port.Master != bridge.Index || port.Peer != eth0.Index || !isOurs(port, c.Net.Name) {
+	if err != nil || berr != nil || port.Kind != "veth" || port.Master != bridge.Index || port.Peer != eth0.Index ||
+		!isOurs(port, c.Net.Name) && (port.Name == attach.PortName(c.ContainerID, c.IfName) || strings.HasPrefix(port.Alias, attach.AliasMark)) {
 		return nil //nolint:nilerr // not on our bridge, or of another of our networks: not ours
 	}
 	return host.Remove(port.Index, leave())

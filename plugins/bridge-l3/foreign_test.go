@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/l3edge/l3edge/pkg/edge/netns/nstest"
 )
 
 // hostLocals writes files of host-local and returns what is left of them.
@@ -62,5 +64,57 @@ func TestAnImportedPodGoesWhole(t *testing.T) {
 	l.must("DEL", l.pod("old"))
 	if left() != "" || l.left() != "" {
 		t.Errorf("after DEL: %q and %q", left(), l.left())
+	}
+}
+
+// TestDelLeavesHostLocalsFilesOfALivingPod: another network that host-local serves still is there beside ours.
+func TestDelLeavesHostLocalsFilesOfALivingPod(t *testing.T) {
+	for _, row := range []struct{ name, pod, file, want string }{
+		{"it has the address", "ip link add eth0 type veth peer name x; ip addr add 10.10.10.7/24 dev eth0", "10.10.10.7", "10.10.10.7"},
+		{"of another subnet", "true", "10.77.0.7", "10.77.0.7"},
+		{"it has none any more", "true", "10.10.10.7", ""},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			l := newLab(t, subnet4)
+			left := l.hostLocals(filepath.Join(l.leases, "../hostlocal/hl"), map[string]string{row.file: "a\r\neth0"})
+			p := l.pod("a")
+			nstest.Sh(t, p.ns, row.pod)
+			l.must("DEL", p)
+			if left() != row.want {
+				t.Errorf("left %q, want %q", left(), row.want)
+			}
+		})
+	}
+}
+
+// TestDelOfOursDoesNotReadHostLocals: neither what is wrong there, nor how much there is, matters to a pod that an ADD of ours made.
+func TestDelOfOursDoesNotReadHostLocals(t *testing.T) {
+	l := newLab(t, subnet4)
+	dir := filepath.Join(l.leases, "../hostlocal")
+	left := l.hostLocals(filepath.Join(dir, "net"), map[string]string{"10.10.10.9": "a\r\neth0"})
+	p := l.pod("a")
+	l.add(p)
+	p.result = nil
+	l.must("DEL", p)
+	if left() == "" || l.left() != "" {
+		t.Errorf("host-local's %q, ours %q", left(), l.left())
+	}
+}
+
+// TestDelInSpiteOfWhatIsWrongAtHostLocals: it is told, and no more.
+func TestDelInSpiteOfWhatIsWrongAtHostLocals(t *testing.T) {
+	l := newLab(t, subnet4)
+	dir := filepath.Join(l.leases, "../hostlocal")
+	left := l.hostLocals(filepath.Join(dir, "net"), map[string]string{"10.10.10.9": "old\r\neth0"})
+	for _, name := range []string{"loop", "10.10.10.8"} {
+		if err := os.Symlink(name, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := l.pod("old")
+	l.hostLocals(filepath.Join(l.leases, "net/by-owner"), map[string]string{"old@eth0": `{"containerID":"old","ifname":"eth0"}`})
+	l.must("DEL", p)
+	if left() != "" || l.left() != "" {
+		t.Errorf("host-local's %q, ours %q", left(), l.left())
 	}
 }

@@ -101,7 +101,7 @@ func collect(store *lease.Store, host *rtnl.Conn, network string, o lease.Owner)
 	if l != nil {
 		defer l.Close()
 	}
-	err = removePort(host, network, attach.PortName(o.ContainerID, o.IfName), l != nil && l.Guarded)
+	err = removePort(host, network, attach.PortName(o.ContainerID, o.IfName), l)
 	if err != nil && !errors.Is(err, rtnl.ErrNoLink) {
 		return err
 	}

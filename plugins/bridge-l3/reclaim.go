@@ -33,7 +33,7 @@ func reclaim(host *rtnl.Conn, store *lease.Store, network string) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	return store.Reclaim(forgotten, func(r lease.Record) (bool, error) {
+	return store.Reclaim(forgotten, func(r *lease.Lease) (bool, error) {
 		if r.Port == "" || r.Node != node {
 			return false, nil
 		}
@@ -44,7 +44,7 @@ func reclaim(host *rtnl.Conn, store *lease.Store, network string) (int, error) {
 		if _, err := host.Link(r.Port); !errors.Is(err, rtnl.ErrNoLink) {
 			return false, err
 		}
-		if err := removePort(host, network, r.Port, r.Guarded); !errors.Is(err, rtnl.ErrNoLink) && err != nil {
+		if err := removePort(host, network, r.Port, r); !errors.Is(err, rtnl.ErrNoLink) && err != nil {
 			return false, err
 		}
 		return true, nil

@@ -124,18 +124,22 @@ func PortName(containerID, ifName string) string {
 	return "veth" + s[len(s)-digits:]
 }
 
+// AliasMark begins the alias of every port that we made, for whatever network.
+const AliasMark = "l3edge "
+
 // AliasPrefix begins the alias of every port that the network's plugin made.
-func AliasPrefix(network string) string { return "l3edge " + network + " " }
+func AliasPrefix(network string) string { return cutAlias(AliasMark + network + " ") }
+
+// cutAlias leaves of an alias what a port can have: IFALIASZ 256, less a zero that the message has, and one that the kernel
+// wants room for.
+func cutAlias(s string) string { return s[:min(len(s), 254)] }
 
 // LeastMTU6 is what IPv6 needs of a link, bytes (RFC 8200 section 5): one with less has none.
 const LeastMTU6 = 1280
 
 // Decide computes the attachment.
 func Decide(s Spec) Attachment {
-	alias := AliasPrefix(s.Network) + s.ContainerID + " " + s.IfName
-	if len(alias) > 254 { // IFALIASZ 256, less a zero that the message has, and one that the kernel wants room for
-		alias = alias[:254]
-	}
+	alias := cutAlias(AliasMark + s.Network + " " + s.ContainerID + " " + s.IfName)
 	name := PortName(s.ContainerID, s.IfName)
 	a := Attachment{
 		Bridge: Bridge{Name: s.Bridge, MTU: s.MTU, Promisc: s.Promisc, MAC: random(s.Network + s.Bridge)},

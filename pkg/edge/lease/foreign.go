@@ -92,6 +92,19 @@ func notInID(r rune) bool {
 	return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '_' || r == '.' || r == '-')
 }
 
+// ForeignAt is Foreign for some addresses, without reading the directory.
+func (s *Store) ForeignAt(addrs []netip.Addr) (out []Foreign) {
+	for _, a := range addrs {
+		if _, err := inode(s.path(a.String())); err != nil {
+			continue
+		}
+		if f, ok := s.foreign(a); ok {
+			out = append(out, f)
+		}
+	}
+	return out
+}
+
 // DropForeign removes the files that host-local has written for an attachment. It finds them by what they say, as a runtime
 // need not tell which addresses the attachment had.
 func (s *Store) DropForeign(o Owner) error {
@@ -100,12 +113,19 @@ func (s *Store) DropForeign(o Owner) error {
 		return err
 	}
 	for _, f := range all {
-		if !f.Of(o) {
-			continue
+		if f.Of(o) {
+			if err := s.Unlink(f); err != nil {
+				return err
+			}
 		}
-		if err := unlink(s.path(f.Addr.String())); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("release %s: %w", f.Addr, err)
-		}
+	}
+	return nil
+}
+
+// Unlink removes the file of one of host-local's addresses.
+func (s *Store) Unlink(f Foreign) error {
+	if err := unlink(s.path(f.Addr.String())); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("release %s: %w", f.Addr, err)
 	}
 	return nil
 }

@@ -110,7 +110,7 @@ func (s *Store) each(f func(netip.Addr, uint64)) error {
 // eachName reads a directory, which need not be there.
 func eachName(dir string, f func(name string, ino uint64)) error {
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) { // a link that leads nowhere
 		return nil
 	}
 	if err != nil {

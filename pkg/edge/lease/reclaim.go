@@ -12,7 +12,7 @@ import (
 // Reclaim releases the attachments that are older than old, that no process works on, and of which over says that they
 // have ended; over is asked with the lease locked, so that no ADD or DEL of the attachment is under way. It returns how
 // many it released, on an error too.
-func (s *Store) Reclaim(old time.Duration, over func(Record) (bool, error)) (n int, err error) {
+func (s *Store) Reclaim(old time.Duration, over func(*Lease) (bool, error)) (n int, err error) {
 	all, err := s.Owners()
 	if err != nil {
 		return 0, err
@@ -30,7 +30,7 @@ func (s *Store) Reclaim(old time.Duration, over func(Record) (bool, error)) (n i
 	return n, errors.Join(errs...)
 }
 
-func (s *Store) reclaim(o Owner, old time.Duration, over func(Record) (bool, error)) (released bool, err error) {
+func (s *Store) reclaim(o Owner, old time.Duration, over func(*Lease) (bool, error)) (released bool, err error) {
 	name, err := o.fileName()
 	if err != nil {
 		return false, err
@@ -46,7 +46,7 @@ func (s *Store) reclaim(o Owner, old time.Duration, over func(Record) (bool, err
 	if since, err := l.since(); err != nil || time.Since(since) < old {
 		return false, err
 	}
-	if yes, err := over(l.Record); err != nil || !yes {
+	if yes, err := over(l); err != nil || !yes {
 		return false, err
 	}
 	err = l.Release(nil)

@@ -63,6 +63,20 @@ func TestAStopBeforeTheNetworkIsThere(t *testing.T) {
 	}
 }
 
+// TestSignalsCountFromTheFirstMoment sends them as soon as there is anything of the process: systemd may, once it is ready.
+func TestSignalsCountFromTheFirstMoment(t *testing.T) {
+	n := newHost(t, "kubminion1")
+	for range 20 {
+		n.routed(t, "--peer=10.20.30.1", "--pod-subnet=10.10.10.0/24")
+		within(t, promised, "the socket", func() bool { _, err := os.Stat(n.dir + "/routed.sock"); return err == nil })
+		_ = n.cmd.Process.Signal(syscall.SIGHUP)
+		n.signal(t, syscall.SIGUSR2)
+		if s := n.cmd.ProcessState.String(); s != "exit status 0" {
+			t.Fatalf("ended with %s\n%s", s, n.output())
+		}
+	}
+}
+
 func part(name string, err error) task.Task {
 	return task.Task{Name: name, Run: func(context.Context) error { return err }}
 }

@@ -5,13 +5,10 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
-	"os/signal"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -23,9 +20,6 @@ import (
 
 // followConfig reads the configuration again on SIGHUP and when the file changes.
 func (d *wiring) followConfig(ctx context.Context) error {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
 	files, err := watchFiles()
 	if err != nil { // the kernel's limits: SIGHUP is left
 		d.log.Warn("changes of the configuration are taken over on SIGHUP only", "problem", err)
@@ -36,7 +30,7 @@ func (d *wiring) followConfig(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-hup:
+		case <-d.signals.reload:
 		case <-files.changed:
 			select { // an editor writes in several steps
 			case <-ctx.Done():

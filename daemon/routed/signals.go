@@ -13,16 +13,29 @@ import (
 	"github.com/l3edge/l3edge/pkg/edge/systemd"
 )
 
+// signals are those that the process is sent. They count from its very first moment: before, SIGUSR2 would be lost, and SIGHUP
+// end the process.
+type signals struct{ end, reload chan os.Signal }
+
+func listenForSignals() signals {
+	s := signals{end: make(chan os.Signal, 1), reload: make(chan os.Signal, 1)}
+	signal.Notify(s.end, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR2)
+	signal.Notify(s.reload, syscall.SIGHUP)
+	return s
+}
+
+func (s signals) stop() {
+	signal.Stop(s.end)
+	signal.Stop(s.reload)
+}
+
 // awaitEnd waits for a signal that ends the process, and ends everything. SIGUSR2 is a hand-over to the next process: peers
 // and kernel keep everything. SIGTERM is one, too, where the configuration says so; else it is a stop, as SIGINT always is.
 func (d *wiring) awaitEnd(ctx context.Context) error {
-	c := make(chan os.Signal, 1)
-	signal.Notify(c, syscall.SIGTERM, syscall.SIGINT, syscall.SIGUSR2)
-	defer signal.Stop(c)
 	select {
 	case <-ctx.Done():
 		return nil
-	case sig := <-c:
+	case sig := <-d.signals.end:
 		d.tellManager(systemd.Stopping)
 		if sig == syscall.SIGUSR2 || sig == syscall.SIGTERM && d.conf.Load().keep {
 			d.log.Info("handing over: peers and kernel keep our routes")

@@ -29,6 +29,8 @@ import (
 // daemon runs until a signal ends it, with a stop (sessions are closed, routes withdrawn and removed) or with a hand-over.
 func daemon(ctx context.Context, f *flags, cfg config, log *slog.Logger) error {
 	thrift()
+	sigs := listenForSignals()
+	defer sigs.stop()
 	table, err := fib.Open()
 	if err != nil {
 		return err
@@ -49,7 +51,7 @@ func daemon(ctx context.Context, f *flags, cfg config, log *slog.Logger) error {
 	}
 	defer release()
 	forward(cfg, log)
-	d := &wiring{up: map[string]bool{}, flags: f, log: log, table: table, state: newState(cfg), isKnown: make(chan struct{}), clusterNews: make(chan struct{}, 1)}
+	d := &wiring{signals: sigs, up: map[string]bool{}, flags: f, log: log, table: table, state: newState(cfg), isKnown: make(chan struct{}), clusterNews: make(chan struct{}, 1)}
 	follow, err := d.cluster(cfg)
 	if err != nil {
 		return errors.Join(err, socket.Close())
@@ -106,6 +108,7 @@ type wiring struct {
 	table   *fib.Table
 	state   *state
 	stop    context.CancelFunc // ends everything
+	signals signals
 	// leaving says that somebody asked us to leave the fabric; handedOver, that peers and kernel keep everything after the end.
 	leaving, handedOver atomic.Bool
 	id                  identity

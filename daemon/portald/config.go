@@ -37,7 +37,7 @@ type config struct {
 	drain      time.Duration
 	level      slog.Level
 
-	kubernetes, dryRun, once, cleanup, version bool
+	kubernetes, localhost, dryRun, once, cleanup, version bool
 }
 
 // usageError is a mistake on the command line: exit code 2.
@@ -54,6 +54,7 @@ func flags(c *config, t *texts) *flag.FlagSet {
 	fs.StringVar(&c.api.Kubeconfig, "kubeconfig", "", "`file` that says how to reach the API server; implies --kubernetes")
 	fs.StringVar(&c.api.Server, "api-server", "", "`URL` of the API server itself, or the path of a file that holds it: its service address cannot be used by whoever answers for it; implies --kubernetes")
 	fs.StringVar(&t.nodePorts, "nodeport-addresses", "primary", "`prefixes` with commas between, in which the node's addresses answer NodePorts; primary: its first address of each family")
+	fs.BoolVar(&c.localhost, "localhost-nodeports", false, "answer NodePorts on 127.0.0.1 too, for the node's own processes; in nftables mode this sets net.ipv4.conf.all.route_localnet")
 	fs.StringVar(&t.nets, "portal-net", "10.100.0.0/16", "`prefixes` that cluster addresses of services come from, with commas between; must not overlap pod or host subnets; from the API server unless given with --kubernetes")
 	fs.StringVar((*string)(&c.mode), "mode", string(portals.NFTables), "answer in this `mode`: nftables, in the kernel, or userspace, by a proxy behind the iptables chains KUBE-PORTALS-*")
 	fs.StringVar(&c.nodeFile, "node-file", mark.NodeFile, "`file` in which routed describes the node; it may appear later")
@@ -158,7 +159,7 @@ func parseNodePorts(text string, bad func(string, ...any)) (out []netip.Prefix) 
 		case err != nil:
 			bad("--nodeport-addresses: %w", err)
 		case p.Addr().IsLoopback():
-			bad("--nodeport-addresses: %s is loopback: NodePorts are answered on addresses that others reach", p)
+			bad("--nodeport-addresses: %s is loopback: that is --localhost-nodeports", p)
 		default:
 			out = append(out, p)
 		}

@@ -34,7 +34,7 @@ func TestParseReportsEveryMistake(t *testing.T) {
 --portal-net: "nonsense" is not a prefix
 --portal-net: 10.100.0.0/16 overlaps 10.0.0.0/8
 --nodeport-addresses: 10.20.30.62/24 has host bits set: did you mean 10.20.30.0/24?
---nodeport-addresses: 127.0.0.0/8 is loopback: NodePorts are answered on addresses that others reach
+--nodeport-addresses: 127.0.0.0/8 is loopback: that is --localhost-nodeports
 --nodeport-addresses: "x" is not a prefix`
 	if !errors.As(err, new(usageError)) || err.Error() != want {
 		t.Errorf("(-want +got):\n%s", cmp.Diff(want, err.Error()))

@@ -18,7 +18,12 @@ import (
 type nftables struct {
 	mu    sync.Mutex // guards plane being opened: Apply and watch may both be first
 	plane *nft.DataPlane
+
+	localhost bool // 127.0.0.1 answers NodePorts
 }
+
+// localnet lets packets from and to 127.0.0.1 past the node's other links; a rule of the table lets in none but answers.
+const localnet = "net/ipv4/conf/all/route_localnet"
 
 func (n *nftables) open() error {
 	n.mu.Lock()
@@ -65,7 +70,11 @@ func (n *nftables) Apply(ctx context.Context, t portal.Table, _ map[service.Name
 			return err
 		}
 	}
-	return n.plane.Apply(ctx, t)
+	if err := n.plane.Apply(ctx, t); err != nil || !n.localhost {
+		return err
+	}
+	_, err := sysctl.EnsureIfPresent(localnet, "1") // when the rule is there
+	return err
 }
 
 // Plan is the whole table, in the language of nft.
@@ -74,6 +83,11 @@ func (n *nftables) Plan(t portal.Table) (string, error) { return nft.Render(t), 
 func (n *nftables) Cleanup(ctx context.Context) error {
 	if err := n.open(); err != nil {
 		return err
+	}
+	if n.localhost { // before the rule goes
+		if _, err := sysctl.EnsureIfPresent(localnet, "0"); err != nil {
+			return err
+		}
 	}
 	return n.plane.Cleanup(ctx)
 }

@@ -40,6 +40,30 @@ func TestNodePortsWithoutANodeFile(t *testing.T) {
 	}
 }
 
+func TestNodePortsOnLocalhost(t *testing.T) {
+	for _, mode := range []string{"nftables", "userspace"} {
+		t.Run(mode, func(t *testing.T) {
+			w := newWorld(t)
+			w.write("web.yaml", nodePort(webfrontend("10.10.20.4")))
+			w.pod(w.other, "far", "10.10.20.4:8080")
+			p := w.start("--mode="+mode, "--localhost-nodeports")
+			p.synced("the portals", func(r portals.Report) bool { return len(r.Portals) == 3 && len(r.Problems) == 0 })
+			for _, to := range []string{"127.0.0.1:30080", "10.20.30.62:30080"} {
+				if got := w.curl(w.node, to); got != "far saw 10.20.30.62" {
+					t.Errorf("the node itself at %s: %q", to, got)
+				}
+			}
+			p.stop()
+			nstest.Do(t, w.node, func() error {
+				return run(t.Context(), w.args("--cleanup", "--localhost-nodeports"), os.Stdout, os.Stderr)
+			})
+			if got := nstest.Run(t, w.node, "cat", "/proc/sys/net/ipv4/conf/all/route_localnet"); got != "0\n" {
+				t.Errorf("route_localnet after --cleanup: %s", got)
+			}
+		})
+	}
+}
+
 func TestNodePortAddresses(t *testing.T) {
 	w := newWorld(t)
 	nstest.Sh(t, w.node, "ip addr add 10.99.0.1/32 dev ens18")

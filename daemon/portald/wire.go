@@ -56,8 +56,8 @@ func wire(c config, log *slog.Logger, n node.Node, m *manager) *wiring {
 		log.Warn("connections are not limited", "error", err)
 	}
 	po := proxy.Options{Log: log, Ports: known, Drain: c.drain, MaxConns: limit}
-	o := portals.Options{Mode: c.mode, Nets: c.firstNets(), NodePorts: c.nodePorts, Node: n, Log: log}
-	w := &wiring{c: c, log: log, kernel: new(nftables), loaded: make(chan struct{})}
+	o := portals.Options{Mode: c.mode, Nets: c.firstNets(), NodePorts: c.nodePorts, Localhost: c.localhost, Node: n, Log: log}
+	w := &wiring{c: c, log: log, kernel: &nftables{localhost: c.localhost}, loaded: make(chan struct{})}
 	o.Settled = func() error {
 		close(w.loaded)
 		if m == nil {
@@ -262,7 +262,7 @@ func load(c config) (portals.Desired, *wiring, error) {
 	if errors.Is(source, fs.ErrNotExist) { // a wrong path is not a wish for no services
 		return portals.Desired{}, nil, source
 	}
-	want := portals.Decide(s, portal.Options{Node: n, Nets: c.nets, Zone: n.Zone, NodePortAddrs: portal.NodePortAddrs(n, c.nodePorts)}, c.mode)
+	want := portals.Decide(s, portal.Options{Node: n, Nets: c.nets, Zone: n.Zone, NodePortAddrs: portal.NodePortAddrs(n, c.nodePorts), Localhost: c.localhost}, c.mode)
 	if source != nil {
 		want.Problems = append(want.Problems, source)
 	}

@@ -19,6 +19,7 @@ type Options struct {
 	Zone          string         // of the node; empty: unknown
 	Nets          []netip.Prefix // portal nets; every ClusterIP must lie inside one, unless there are none
 	NodePortAddrs []netip.Addr   // the node's addresses that answer NodePorts; nil: its first of each family
+	Localhost     bool           // 127.0.0.1 answers NodePorts too, for the node's own processes
 }
 
 // NodePortAddrs are the addresses of a node that lie in one of the prefixes, for Options; nil if there are no prefixes.
@@ -107,7 +108,7 @@ func asks(svc *service.Service, port service.Port, v4 bool, o *Options) bool {
 // muteOn is the unspecified address of a family that the service speaks, if no address of the node answers its NodePorts in
 // any: a claim for it is refused, so that somebody hears of it.
 func muteOn(svc *service.Service, o *Options) netip.Addr {
-	if slices.ContainsFunc(o.NodePortAddrs, func(a netip.Addr) bool { return speaks(svc, a.Is4()) }) {
+	if slices.ContainsFunc(o.NodePortAddrs, func(a netip.Addr) bool { return !a.IsLoopback() && speaks(svc, a.Is4()) }) {
 		return netip.Addr{}
 	}
 	if speaks(svc, true) {

@@ -3,6 +3,7 @@
 package portal
 
 import (
+	"net/netip"
 	"slices"
 
 	"github.com/l3edge/l3edge/pkg/core/service"
@@ -30,6 +31,9 @@ type memo struct {
 func NewMemo(o Options) *Memo {
 	if o.NodePortAddrs == nil {
 		o.NodePortAddrs = primaries(o.Node.Addresses)
+	}
+	if o.Localhost {
+		o.NodePortAddrs = append(slices.Clone(o.NodePortAddrs), netip.AddrFrom4([4]byte{127, 0, 0, 1}))
 	}
 	return &Memo{
 		opts: o, asked: map[service.Name]memo{}, held: map[Key][]Portal{}, refused: map[Key][]Refusal{}, was: map[Key]*Portal{},

@@ -190,6 +190,8 @@ func TestNodesThatAreSetUpOtherwise(t *testing.T) {
 	lines := []string{"np vip=10.100.5.1 ports=80+30000", "np <- 10.10.10.2:80", "far vip=172.30.0.1 ports=80", "far <- 10.10.20.2:80"}
 	all := options()
 	all.NodePortAddrs = all.Node.Addresses
+	localhost := options()
+	localhost.Localhost = true
 	none := options()
 	none.NodePortAddrs = []netip.Addr{}
 	moved := options()
@@ -204,6 +206,11 @@ func TestNodesThatAreSetUpOtherwise(t *testing.T) {
 			{"all addresses, if they are asked for: the first", "172.16.0.100 -> 10.20.30.62:30000", "forward 10.10.10.2:80"},
 			{"all addresses, if they are asked for: the second", "172.16.0.100 -> 10.99.0.1:30000", "forward 10.10.10.2:80"},
 			{"all addresses, but no others", "172.16.0.100 -> 10.20.30.63:30000", "pass"},
+		}},
+		{localhost, []row{
+			{"the node's loopback address, if that is asked for: nobody else could answer it", "127.0.0.1 -> 127.0.0.1:30000", "forward 10.10.10.2:80*"},
+			{"besides the first address", "172.16.0.100 -> 10.20.30.62:30000", "forward 10.10.10.2:80"},
+			{"its other ports are the node's", "127.0.0.1 -> 127.0.0.1:30001", "pass"},
 		}},
 		{none, []row{
 			{"no address at all", "172.16.0.100 -> 10.20.30.62:30000", "pass"},

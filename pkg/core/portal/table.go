@@ -173,7 +173,9 @@ func (n NotProgrammed) Each() []error {
 }
 
 // Inside reports that a is on this node.
-func (t Table) Inside(a netip.Addr) bool { return len(t.Here) == 0 || within(t.Here, a) }
+func (t Table) Inside(a netip.Addr) bool {
+	return len(t.Here) == 0 || a.IsLoopback() || within(t.Here, a)
+}
 
 // Guarded reports that nothing but the Table answers on a: a ClusterIP, a load balancer's address that is not this
 // node's own, or any address of a portal net. What its portals do not take is rejected.

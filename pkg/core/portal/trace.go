@@ -107,10 +107,12 @@ type Rewrite uint8
 
 // Keep: it is not. Hairpin: the pod would answer itself past the node. ReturnPath: neither client nor endpoint is on
 // this node, as far as is known, so the endpoint's answer would go to the client directly, from an address it never dialled.
+// Loopback: nobody but the node itself can answer the node's 127.0.0.1.
 const (
 	Keep Rewrite = iota
 	Hairpin
 	ReturnPath
+	Loopback
 )
 
 // String is the reason in words for people.
@@ -119,12 +121,15 @@ func (r Rewrite) String() string {
 		"the source stays",
 		"a pod balanced to itself would answer itself past the node",
 		"neither client nor endpoint is on this node: the answer would not come back this way",
+		"nobody else can answer the node's loopback address",
 	}[r]
 }
 
 // Source decides whether the source of a flow from a client that dialled a portal is rewritten when it goes to the endpoint.
 func (t Table) Source(client netip.Addr, dialled Key, endpoint netip.Addr) Rewrite {
 	switch {
+	case client.IsLoopback() && !endpoint.IsLoopback():
+		return Loopback
 	case client == endpoint && t.MeetsItself(endpoint):
 		return Hairpin
 	case !t.Inside(client) && !t.Inside(endpoint) && t.ComesBack(dialled, t.Portals[dialled]):

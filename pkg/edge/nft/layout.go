@@ -152,6 +152,11 @@ func (f *family) chains() []chain {
 	refuse := func(s string) rule {
 		return rule{f.ip + " daddr @" + s + " goto refuse", one(f.daddr(firstReg), member(s, firstReg, false), verdict(verdictGoto, "refuse"))}
 	}
+	in := []rule{known}
+	if f == ip4 { // what NodePorts on localhost need open is open to nobody else
+		in = append(in, rule{`iif != "lo" ip daddr 127.0.0.0/8 drop`, one(metaIif(firstReg), compare(firstReg, 1, native(1)),
+			payload(1, f.dst, 1, firstReg), compare(firstReg, 0, []byte{127}), verdict(verdictDrop, ""))})
+	}
 	return []chain{
 		{name: "refuse", rules: []rule{
 			{"meta l4proto tcp reject with tcp reset", one(metaL4Proto(firstReg), compare(firstReg, 0, []byte{6}), reject(1, 0))},
@@ -161,7 +166,7 @@ func (f *family) chains() []chain {
 		{name: "output", kind: "nat", hook: hookOutput, priority: -100, rules: []rule{fence, svc, ping}},
 		{name: "postrouting", kind: "nat", hook: hookPostrouting, priority: 100, rules: f.sources()},
 		{name: "input", kind: "nat", hook: hookInput, priority: 100, rules: []rule{translated(), f.remember()}},
-		{name: "filter-input", kind: "filter", hook: hookInput, rules: []rule{known, outside("noneout"), none}},
+		{name: "filter-input", kind: "filter", hook: hookInput, rules: append(in, outside("noneout"), none)},
 		{name: "filter-forward", kind: "filter", hook: hookForward, rules: []rule{known, outside("noneout"), none, refuse("vips"), refuse("nets")}},
 		{name: "filter-output", kind: "filter", hook: hookOutput, rules: []rule{known, none, refuse("vips"), refuse("nets")}},
 	}
@@ -182,10 +187,15 @@ func (f *family) sources() []rule {
 		f.remember(),
 		{fmt.Sprintf("%s saddr . %s daddr @hairpin masquerade fully-random", f.ip, f.ip), one(
 			f.saddr(firstReg), f.daddr(firstReg+f.size/4), member("hairpin", firstReg, false), masquerade())},
-		here("saddr", f.saddr), here("daddr", f.daddr),
-		{"ct original " + f.ip + " daddr @masq masquerade fully-random", one(
-			ctOriginal(f.ctDst, firstReg), member("masq", firstReg, false), masquerade())},
 	}
+	if f == ip4 {
+		rules = append(rules, rule{"ip saddr 127.0.0.0/8 masquerade fully-random", one(payload(1, f.src, 1, firstReg), compare(firstReg, 0, []byte{127}), masquerade())})
+	}
+	rules = append(rules,
+		here("saddr", f.saddr), here("daddr", f.daddr),
+		rule{"ct original " + f.ip + " daddr @masq masquerade fully-random", one(
+			ctOriginal(f.ctDst, firstReg), member("masq", firstReg, false), masquerade())},
+	)
 	for _, p := range []struct {
 		name string
 		n    byte

@@ -99,7 +99,7 @@ func (w *world) client(from netip.Addr) *netns.Handle {
 		return w.a
 	case s == "10.10.10.3" || s == "fd00:10:10::3":
 		return w.b
-	case s == "10.20.30.62" || s == "10.10.10.1" || s == "fd00:20::62" || s == "fd00:10:10::1":
+	case s == "10.20.30.62" || s == "127.0.0.1" || s == "10.10.10.1" || s == "fd00:20::62" || s == "fd00:10:10::1":
 		return w.node
 	case s == "172.16.0.100":
 		return w.router
@@ -248,6 +248,23 @@ func TestTrafficWhereThePodsAreUnknown(t *testing.T) {
 			w.several(packet(from, to))
 		}
 	}
+}
+
+// The node's own processes find NodePorts on localhost, where that is wished, wherever the endpoint is.
+func TestTrafficToLocalhost(t *testing.T) {
+	w := newWorld(t)
+	nstest.Sh(t, w.node, "sysctl -qw net.ipv4.conf.all.route_localnet=1")
+	o := options()
+	o.Localhost = true
+	w.apply(newSnapshot().
+		add(service.Service{Ports: tcp(80, 30080)}, "near", "10.10.10.2:8080").
+		add(service.Service{Ports: tcp(80, 30081), ExternalPolicy: service.Local}, "far", "10.10.20.2:8080").
+		add(service.Service{Ports: tcp(80, 30083)}, "empty").
+		table(o))
+	for _, to := range []string{"127.0.0.1:30080", "127.0.0.1:30081", "127.0.0.1:30083"} {
+		w.several(packet("127.0.0.1", to))
+	}
+	w.several(packet("10.10.10.2", "10.20.30.62:30080"))
 }
 
 // ping sends one echo request and reports whether a reply came from the address itself.

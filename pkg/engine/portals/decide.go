@@ -243,7 +243,7 @@ func (d *decider) want() Desired {
 
 // options are what is decided by. The caller holds mu.
 func (k *Keeper) options() portal.Options {
-	return portal.Options{Node: k.node, Nets: k.nets, Zone: k.node.Zone, NodePortAddrs: portal.NodePortAddrs(k.node, k.o.NodePorts)}
+	return portal.Options{Node: k.node, Nets: k.nets, Zone: k.node.Zone, NodePortAddrs: portal.NodePortAddrs(k.node, k.o.NodePorts), Localhost: k.o.Localhost}
 }
 
 // perService is how many of a service's refused claims are told one by one.

@@ -46,6 +46,7 @@ type Options struct {
 	Node node.Node      // as known at start
 
 	NodePorts []netip.Prefix // which of the node's addresses answer NodePorts: those inside; none: its first of each family
+	Localhost bool           // 127.0.0.1 answers them too, for the node's own processes
 
 	Kernel Plane
 	Proxy  Proxy

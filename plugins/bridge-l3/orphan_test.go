@@ -4,18 +4,22 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/l3edge/l3edge/pkg/core/node"
 	"github.com/l3edge/l3edge/pkg/edge/lease"
 	"github.com/l3edge/l3edge/pkg/edge/netns"
 	"github.com/l3edge/l3edge/pkg/edge/netns/nstest"
+	"github.com/l3edge/l3edge/pkg/edge/nodefile"
 )
 
 // TestAddWhoseRuntimeIsGoneLeavesNothing: nobody reads its result, nor what it says on standard error.
@@ -91,6 +95,48 @@ func TestAddThatIsOvertakenLeavesNothing(t *testing.T) {
 	held.Close()
 	if err := cmd.Wait(); err == nil || !strings.Contains(out.String(), "went away during the ADD") {
 		t.Errorf("it ended with %v: %s", err, &out)
+	}
+	if left := l.left(); left != "" {
+		t.Errorf("left: %s", left)
+	}
+}
+
+// TestAddThatWaitsHoldsItsNamespace: so its number is nobody else's meanwhile, and a DEL that overtakes it is noticed.
+func TestAddThatWaitsHoldsItsNamespace(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "node.json")
+	l := newLab(t, fmt.Sprintf(`"nodeFile":%q`, file))
+	p := l.pod("a")
+	path := filepath.Join(t.TempDir(), "netns")
+	if err := p.ns.Mount(path); err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	cmd := exec.Command(l.self)
+	cmd.Env = []string{"CNI_COMMAND=ADD", "CNI_CONTAINERID=a", "CNI_NETNS=" + path, "CNI_IFNAME=eth0", "BRIDGE_TEST_HOSTPORTS=" + l.ports()}
+	cmd.Stdin, cmd.Stdout = strings.NewReader(l.config(p)), &out
+	if err := l.node.Do(cmd.Start); err != nil {
+		t.Fatal(err)
+	}
+	holds := func() bool {
+		fds, _ := filepath.Glob("/proc/" + strconv.Itoa(cmd.Process.Pid) + "/fd/*")
+		return slices.ContainsFunc(fds, func(fd string) bool { to, _ := os.Readlink(fd); return to == path })
+	}
+	for deadline := time.Now().Add(10 * time.Second); !holds(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("the ADD waits without its namespace: %v: %s", cmd.Wait(), &out)
+		}
+	}
+	if err := errors.Join(netns.Unmount(path), nstest.New(t).Mount(path)); err != nil {
+		t.Fatal(err)
+	}
+	if err := nodefile.Write(file, node.Node{Name: "kubminion1", PodSubnets: []netip.Prefix{netip.MustParsePrefix("10.10.10.0/24")}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err == nil || !strings.Contains(out.String(), "went away during the ADD") {
+		t.Errorf("it ended with %v: %s", err, &out)
+	}
+	if err := netns.Unmount(path); err != nil {
+		t.Error(err)
 	}
 	if left := l.left(); left != "" {
 		t.Errorf("left: %s", left)

@@ -24,6 +24,11 @@ func add(c *cni.Call) (*cni.Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	ns, err := openPod(c.Netns) // before anything is waited for, so that a DEL meanwhile is noticed
+	if err != nil {
+		return nil, err
+	}
+	defer ns.Close() //nolint:errcheck // the process ends
 	if err := await(&conf); err != nil {
 		return nil, err
 	}
@@ -33,11 +38,6 @@ func add(c *cni.Call) (*cni.Result, error) {
 			return nil, cni.Errorf(cni.CodeInvalidConfig, "ipam.resolvConf: %w", err)
 		}
 	}
-	ns, err := openPod(c.Netns)
-	if err != nil {
-		return nil, err
-	}
-	defer ns.Close() //nolint:errcheck // the process ends
 	host, err := rtnl.Dial()
 	if err != nil {
 		return nil, err

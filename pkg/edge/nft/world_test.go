@@ -250,7 +250,7 @@ func TestTrafficWhereThePodsAreUnknown(t *testing.T) {
 	}
 }
 
-// The node's own processes find NodePorts on localhost, where that is wished, wherever the endpoint is.
+// The node's own processes find NodePorts on localhost, where that is wished, wherever the endpoint is; nobody else does.
 func TestTrafficToLocalhost(t *testing.T) {
 	w := newWorld(t)
 	nstest.Sh(t, w.node, "sysctl -qw net.ipv4.conf.all.route_localnet=1")
@@ -265,6 +265,21 @@ func TestTrafficToLocalhost(t *testing.T) {
 		w.several(packet("127.0.0.1", to))
 	}
 	w.several(packet("10.10.10.2", "10.20.30.62:30080"))
+
+	// A neighbour who sends to 127.0.0.1 gets as far as the table, and no further.
+	nstest.Sh(t, w.a, `sysctl -qw net.ipv4.conf.all.route_localnet=1
+		ip route del local 127.0.0.0/8 dev lo table local || true
+		ip route del local 127.0.0.1 dev lo table local || true
+		ip route add 127.0.0.0/8 via 10.10.10.1`)
+	nstest.Sh(t, w.node, `nft add table ip probe
+		nft add chain ip probe before '{ type filter hook input priority -10; }'; nft add rule ip probe before iif br0 ip daddr 127.0.0.1 counter
+		nft add chain ip probe after '{ type filter hook input priority 10; }'; nft add rule ip probe after iif br0 ip daddr 127.0.0.1 counter`)
+	w.dial(packet("10.10.10.2", "127.0.0.1:8080"))
+	for chain, want := range map[string]bool{"before": true, "after": false} {
+		if got := !strings.Contains(nstest.Run(t, w.node, "nft", "list", "chain", "ip", "probe", chain), "packets 0 "); got != want {
+			t.Errorf("a pod's packet to the node's loopback address is seen %s the table: %v", chain, got)
+		}
+	}
 }
 
 // ping sends one echo request and reports whether a reply came from the address itself.

@@ -17,28 +17,30 @@ import (
 	"github.com/l3edge/l3edge/pkg/edge/lease"
 )
 
-// openStore is the network's leases, and where else addresses of its subnets may be held. Networks whose pods the node does
-// not route may each use the same ones.
-func openStore(conf podnet.Config, network string) (*lease.Store, error) {
-	own := conf.LeaseDir + "/" + network
-	s := lease.At(own)
+// openStore is the network's leases, and where else addresses of its subnets may be held: by every other network of ours, as
+// bridges that are no gateway may be shared too, and by host-local's; of these only by the one of this name where nobody
+// routes the pods.
+func openStore(conf podnet.Config, network string) *lease.Store {
+	s := lease.At(conf.LeaseDir + "/" + network)
 	if conf.NoAddress || conf.Delegate != "" {
-		return s, nil
+		return s
 	}
-	dirs := []string{conf.LeaseDir, defaultLeaseDir, hostLocalDir}
+	s.Around = ourDirs(conf)
+	switch {
+	case slices.Contains(s.Around, hostLocalDir):
+	case conf.Gateway:
+		s.Around = append(s.Around, hostLocalDir)
+	default:
+		s.Beside = []string{hostLocalDir + "/" + network}
+	}
+	return s
+}
+
+// ourDirs are where leases of ours may be.
+func ourDirs(conf podnet.Config) []string {
+	dirs := []string{conf.LeaseDir, defaultLeaseDir}
 	slices.Sort(dirs)
-	for _, dir := range slices.Compact(dirs) {
-		names, err := lease.Networks(dir)
-		if err != nil {
-			return nil, err
-		}
-		for _, n := range names {
-			if path := dir + "/" + n; path != own && (conf.Gateway || n == network) {
-				s.Beside = append(s.Beside, path)
-			}
-		}
-	}
-	return s, nil
+	return slices.Compact(dirs)
 }
 
 // defaultLeaseDir is where a network's leases are that has had no ipam.dataDir before.

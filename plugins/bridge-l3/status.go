@@ -122,10 +122,7 @@ func statusOfBridge(network string, host *rtnl.Conn, bridge rtnl.Link, conf podn
 // statusOfPools wants a free address in every pool. It may have to look for one that has been forgotten: a runtime does
 // not try an ADD where STATUS fails.
 func statusOfPools(c *cni.Call, conf podnet.Config, host *rtnl.Conn) error {
-	store, err := openStore(conf, c.Net.Name)
-	if err != nil {
-		return err
-	}
+	store := openStore(conf, c.Net.Name)
 	for _, set := range conf.Sets {
 		for reclaimed := false; ; reclaimed = true {
 			used, err := store.Count(func(a netip.Addr) bool { _, ok := set.Find(a); return ok })

@@ -49,10 +49,7 @@ func add(c *cni.Call) (*cni.Result, error) {
 	if who.Node, err = ownNamespace(); err != nil {
 		return nil, err
 	}
-	store, err := openStore(conf, c.Net.Name)
-	if err != nil {
-		return nil, err
-	}
+	store := openStore(conf, c.Net.Name)
 	held, err := store.Begin(who)
 	if err != nil {
 		return nil, leaseError(err)

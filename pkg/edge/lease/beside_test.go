@@ -60,6 +60,28 @@ func TestAddressesOfStoresBesideAreTaken(t *testing.T) {
 	}
 }
 
+// TestStoresThatBeginAtOnceSeeEachOther: neither has a directory yet when the other is opened. A second name of a store's own
+// directory is no other store.
+func TestStoresThatBeginAtOnceSeeEachOther(t *testing.T) {
+	dir, link := t.TempDir(), filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(dir, link); err != nil {
+		t.Fatal(err)
+	}
+	one, other, pods := At(filepath.Join(dir, "one")), At(filepath.Join(dir, "other")), set(t, "10.0.0.0/29")
+	one.Around, other.Around = []string{dir, link}, []string{link, dir}
+	b := begin(t, other, "b")
+	first := next(t, begin(t, one, "a"), pods)
+	if got := next(t, b, pods); got == first {
+		t.Errorf("both got %s", got)
+	}
+	if err := b.Take(first); !errors.Is(err, ErrTaken) {
+		t.Errorf("asked for %s: %v", first, err)
+	}
+	if n, err := one.Count(func(netip.Addr) bool { return true }); n != 2 || err != nil {
+		t.Errorf("%d addresses are held, %v, want 2", n, err)
+	}
+}
+
 // TestWhoGoesOnWritesWhatItKnows: but never that there is nothing to undo.
 func TestWhoGoesOnWritesWhatItKnows(t *testing.T) {
 	s, o := At(t.TempDir()), Owner{"a", "eth0"}

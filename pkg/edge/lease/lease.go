@@ -66,6 +66,9 @@ type Store struct {
 	// Beside are directories of other stores whose addresses are taken too: those of other networks of the node, and of
 	// the reference plugin that a node comes from. They need not be there.
 	Beside []string
+	// Around are directories all of whose stores are beside this one. They are read when an address has been claimed, so that
+	// two stores which begin at once see each other.
+	Around []string
 
 	dir string
 }
@@ -234,8 +237,12 @@ func (l *Lease) Take(a netip.Addr) error {
 	path := l.store.path(a.String())
 	err := l.link(path)
 	if err == nil {
-		if other := l.store.beside(a); other != "" {
-			return errors.Join(fmt.Errorf("%s is held by %s: %w", a, holder(other), ErrTaken), l.Drop(a))
+		other, err := l.store.beside(a)
+		if other != "" {
+			err = fmt.Errorf("%s is held by %s: %w", a, holder(other), ErrTaken)
+		}
+		if err != nil {
+			return errors.Join(err, l.Drop(a))
 		}
 		return nil
 	}
@@ -255,18 +262,6 @@ func holder(path string) string {
 		return "somebody (" + path + ")"
 	}
 	return describe(text)
-}
-
-// beside returns the file by which another store holds the address, if any. It is looked for when the address has been
-// claimed: of two stores that give the same one at once, neither keeps it.
-func (s *Store) beside(a netip.Addr) string {
-	for _, dir := range s.Beside {
-		path := dir + "/" + a.String()
-		if _, err := inode(path); err == nil {
-			return path
-		}
-	}
-	return ""
 }
 
 // Holds lists the addresses of the lease. hint, which may be wrong or empty, saves reading the directory.

@@ -66,8 +66,9 @@ func (s *Store) Count(keep func(netip.Addr) bool) (int, error) {
 // taken reads the addresses that are held, here or in a store beside.
 func (s *Store) taken() (map[netip.Addr]bool, error) {
 	held := map[netip.Addr]bool{}
-	var errs []error
-	for _, dir := range append([]string{s.dir}, s.Beside...) {
+	others, err := s.others()
+	errs := []error{err}
+	for _, dir := range append([]string{s.dir}, others...) {
 		errs = append(errs, At(dir).each(func(a netip.Addr, _ uint64) { held[a] = true }))
 	}
 	return held, errors.Join(errs...)

@@ -29,10 +29,8 @@ func (l *Lease) Next(set pool.Set, index int) (netip.Addr, error) {
 			continue
 		}
 		err := l.link(l.store.path(a.String()))
-		if err == nil && l.store.beside(a) != "" {
-			if err = l.Drop(a); err == nil {
-				err = fs.ErrExist
-			}
+		if err == nil {
+			err = l.alone(a)
 		}
 		if err == nil {
 			writeCursor(cursor, a)
@@ -48,6 +46,18 @@ func (l *Lease) Next(set pool.Set, index int) (netip.Addr, error) {
 		}
 	}
 	return netip.Addr{}, fmt.Errorf("%d addresses in use: %w", set.Size(), ErrFull)
+}
+
+// alone gives the address back when a store beside holds it; the error is fs.ErrExist then.
+func (l *Lease) alone(a netip.Addr) error {
+	other, err := l.store.beside(a)
+	if err == nil && other == "" {
+		return nil
+	}
+	if derr := l.Drop(a); err != nil || derr != nil {
+		return errors.Join(err, derr)
+	}
+	return fs.ErrExist
 }
 
 // readCursor returns the zero address when the file is missing or says nothing: the walk begins at the front then.

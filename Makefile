@@ -6,7 +6,7 @@
 #   make check       what a reviewer would say: gofmt, vet, lint
 #   make test-runtimes  pods made by containerd and podman (as root)
 #   make test-fire   portald under fire, and a minute of services that come and go
-#   make test-kube   against a real Kubernetes, built here: ten minutes at first, then seconds (as root)
+#   make test-kube   against a real Kubernetes: five minutes, and at first ten more to build it (as root)
 #   make image       an OCI image of the static binaries, for amd64 and arm64, in dist/
 #   make deb         Debian packages, in dist/
 #   make bench       side by side with the peers (BENCH=cni|routed|portal)

@@ -51,6 +51,7 @@ func TestTwoNamesOfOnePeer(t *testing.T) {
 		return a.State == Established && b.State == Idle && b.Problem == "127.0.0.1 is "+a.Peer+" already"
 	})
 	moved.Store(true)
+	within(t, 5*time.Second, "one session is enough for both names", n.Synced)
 	within(t, 5*time.Second, "a name that comes to mean the same", func() bool { return strings.HasSuffix(r.session("mls-b").Problem, "already") })
 	n.SetPeers([]Peer{{Name: "mls-b"}})
 	within(t, 5*time.Second, "the last name has the peer", func() bool { return r.session("mls-b").State == Established && m.has("10.10.20.0/24", "127.0.0.2") })

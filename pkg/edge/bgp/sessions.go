@@ -21,6 +21,9 @@ func (s *Speaker) report(name string, state State, problem string) {
 	x, changed := s.sessions.UpdateName(name, func(x *session.Entry) {
 		if !x.Live { // else the peer has connected to us meanwhile
 			x.State, x.Problem = state, problem
+			if state == Unresolved {
+				x.SameAs = ""
+			}
 		}
 	})
 	if changed {

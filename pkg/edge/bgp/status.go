@@ -14,7 +14,7 @@ import (
 func (s *Speaker) Synced() bool {
 	known := false
 	for _, x := range s.sessions.All() {
-		if x.Dynamic {
+		if x.Dynamic || x.SameAs != "" {
 			continue
 		}
 		if x.State != Established || !x.Synced {

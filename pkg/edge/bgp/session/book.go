@@ -82,10 +82,13 @@ func (t *Book) Bind(name string, addr netip.Addr) (other Session, ok bool) {
 	defer t.mu.Unlock()
 	s := t.byName[name]
 	if has := t.byAddr[addr]; has != nil && has != s {
+		if !has.Dynamic {
+			s.SameAs = has.Peer
+		}
 		return has.Session, false
 	}
 	t.release(s)
-	s.Address, s.Ended = addr, false
+	s.Address, s.Ended, s.SameAs = addr, false, ""
 	t.byAddr[addr] = s
 	return Session{}, true
 }

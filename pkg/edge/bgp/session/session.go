@@ -38,4 +38,6 @@ type Session struct {
 	BFD      string     `json:"bfd,omitempty"` // up, down, init or admin-down, where it is on
 	// Kept says that it is lost, and that what it told stays in use while it may be restarting (RFC 4724).
 	Kept bool `json:"kept,omitempty"`
+	// SameAs is the other configured peer that has the same address, and with it the session.
+	SameAs string `json:"sameAs,omitempty"`
 }

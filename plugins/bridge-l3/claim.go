@@ -92,7 +92,7 @@ func (j *job) next(set pool.Set, index int) (netip.Addr, error) {
 	if !errors.Is(err, lease.ErrFull) {
 		return a, err
 	}
-	n, rerr := reclaim(j.host, j.store, j.call.Net.Name)
+	n, rerr := reclaimAll(j.host, j.store, j.conf, j.call.Net.Name)
 	if n == 0 {
 		return a, errors.Join(err, rerr)
 	}

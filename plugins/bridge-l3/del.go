@@ -47,6 +47,11 @@ func del(c *cni.Call) error {
 			return err
 		}
 	}
+	if held == nil {
+		if err := dropRenamed(host, conf, c.Net.Name, owner, had); err != nil {
+			return err
+		}
+	}
 	f := foreign{call: c, owner: owner, had: had}
 	err = f.drop(store, false) // ipam.dataDir may be host-local's own
 	f.dropHostLocal()

@@ -52,7 +52,7 @@ func gc(c *cni.Call) error {
 			errs = append(errs, fmt.Errorf("container %s, %s: %w", o.ContainerID, o.IfName, err))
 		}
 	}
-	errs = append(errs, collectForeign(store, c.Net.Valid), collectForeign(hostLocal(c.Net.Name), c.Net.Valid), prune(host))
+	errs = append(errs, collectForeign(store, c.Net.Valid), collectForeign(hostLocal(c.Net.Name), c.Net.Valid), collectRenamed(c, host), prune(host))
 	if conf.Delegate != "" {
 		_, err := c.Delegate(conf.Delegate, "GC")
 		errs = append(errs, err)
@@ -70,6 +70,16 @@ func collectForeign(store *lease.Store, valid []cni.Attachment) error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// collectRenamed gives back what stores of other names hold of the network's pools for pods that have no link any more.
+func collectRenamed(c *cni.Call, host *rtnl.Conn) error {
+	conf, _, err := parse(c)
+	if err != nil || complete(&conf) != nil {
+		return nil //nolint:nilerr // nobody knows which pools
+	}
+	_, err = reclaimSiblings(host, conf, c.Net.Name, c.Net.Valid)
+	return err
 }
 
 // prune removes what binds ports that are gone, whatever the configuration says of binding by now. The ports are listed

@@ -134,9 +134,9 @@ func statusOfPools(c *cni.Call, conf podnet.Config, host *rtnl.Conn) error {
 				break
 			}
 			if reclaimed {
-				return fmt.Errorf("the pool %s is full: %d of %d addresses in use", set[0].Subnet, used, size)
+				return fmt.Errorf("the pool %s is full: %d of %d addresses in use%s", set[0].Subnet, used, size, store.Where(set))
 			}
-			if _, err := reclaim(host, store, c.Net.Name); err != nil {
+			if _, err := reclaimAll(host, store, conf, c.Net.Name); err != nil {
 				return err
 			}
 		}

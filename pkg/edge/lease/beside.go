@@ -3,9 +3,12 @@
 package lease
 
 import (
+	"fmt"
 	"net/netip"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/l3edge/l3edge/pkg/core/pool"
 )
 
 // beside returns the file by which another store holds the address, if any. It is looked for when the address has been
@@ -36,6 +39,23 @@ func (s *Store) others() ([]string, error) {
 		}
 	}
 	return dirs, nil
+}
+
+// Where says which other directories hold how many addresses of the set, for whoever wonders why it is full.
+func (s *Store) Where(set pool.Set) (out string) {
+	dirs, _ := s.others() // of what cannot be read nothing is said
+	for _, dir := range dirs {
+		n := 0
+		_ = At(dir).each(func(a netip.Addr, _ uint64) {
+			if _, ok := set.Find(a); ok {
+				n++
+			}
+		})
+		if n > 0 {
+			out += fmt.Sprintf(", %d of them by files in %s", n, dir)
+		}
+	}
+	return out
 }
 
 // sameFile says that two paths lead to one file: one directory may have several names.

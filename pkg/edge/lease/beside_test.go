@@ -48,7 +48,7 @@ func TestAddressesOfStoresBesideAreTaken(t *testing.T) {
 		t.Errorf("b holds %v, %v, want one address", held, err)
 	}
 	next(t, b, pods)
-	if _, err := b.Next(pods, 0); !errors.Is(err, ErrFull) {
+	if _, err := b.Next(pods, 0); !errors.Is(err, ErrFull) || !strings.Contains(err.Error(), "5 addresses in use, 2 of them by files in "+hostLocal+", 1 of them by files in "+dir+"/one:") {
 		t.Errorf("in a full pool: %v", err)
 	}
 	names, err := Networks(dir)

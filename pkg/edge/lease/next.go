@@ -45,7 +45,7 @@ func (l *Lease) Next(set pool.Set, index int) (netip.Addr, error) {
 			}
 		}
 	}
-	return netip.Addr{}, fmt.Errorf("%d addresses in use: %w", set.Size(), ErrFull)
+	return netip.Addr{}, fmt.Errorf("%d addresses in use%s: %w", set.Size(), l.store.Where(set), ErrFull)
 }
 
 // alone gives the address back when a store beside holds it; the error is fs.ErrExist then.

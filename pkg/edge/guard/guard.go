@@ -72,7 +72,8 @@ func (c *Conn) bind(port string, have, want []element) error {
 func (c *Conn) mend() error {
 	err := c.intact()
 	if errors.Is(err, ErrChanged) || errors.Is(err, unix.ENOENT) {
-		if err = c.setUp(); err != nil {
+		_, ours, cerr := c.called()
+		if err = c.setUp(cerr == nil && !ours); err != nil {
 			err = fmt.Errorf("make nftables table %s: %w", tableName, err)
 		}
 	}
@@ -117,8 +118,17 @@ func (c *Conn) Get(port string) (attach.Guard, error) {
 	return g, nil
 }
 
-// intact compares the rules with ours; unix.ENOENT when there is no table.
+// intact compares the table, its chain and the rules with ours; unix.ENOENT when there is no table.
 func (c *Conn) intact() error {
+	awake, ours, err := c.called()
+	switch {
+	case err != nil:
+		return err
+	case !awake:
+		return fmt.Errorf("%w: it is dormant", ErrChanged)
+	case !ours:
+		return fmt.Errorf("%w: the hook, priority or policy of its chain is another", ErrChanged)
+	}
 	want := rules()
 	var same []bool
 	for range 10 {

@@ -102,6 +102,11 @@ func TestWhatOthersChangedIsSeenAndMended(t *testing.T) {
 		"a rule that lets everything pass":      {"insert rule bridge l3edge_pods prerouting accept", false},
 		"as many rules, the first another":      {"replace rule bridge l3edge_pods prerouting handle HANDLE accept", false},
 		"as many rules, the first turned round": {"replace rule bridge l3edge_pods prerouting handle HANDLE iifname @ports accept", false},
+		"a table that sleeps":                   {"add table bridge l3edge_pods { flags dormant; }", false},
+		"a chain that lets everything pass":     {"delete chain bridge l3edge_pods prerouting; add chain bridge l3edge_pods prerouting", false},
+		"a chain at another hook":               {"delete chain bridge l3edge_pods prerouting; add chain bridge l3edge_pods prerouting { type filter hook output priority -300; }", false},
+		"a chain behind others":                 {"delete chain bridge l3edge_pods prerouting; add chain bridge l3edge_pods prerouting { type filter hook prerouting priority 100; }", false},
+		"a chain that drops what it should not": {"chain bridge l3edge_pods prerouting { policy drop; }", false},
 		"a port that counts as unbound":         {`delete element bridge l3edge_pods ports { "veth1" }`, true},
 		"a port bound to its MAC only":          {`delete element bridge l3edge_pods strict { "veth1" }`, true},
 	} {

@@ -3,7 +3,9 @@
 package guard
 
 import (
+	"bytes"
 	"encoding/binary"
+	"fmt"
 
 	"golang.org/x/sys/unix"
 
@@ -49,10 +51,75 @@ const (
 	concat                                    = 6
 )
 
-// setUp makes what is missing of the table, and its rules anew, in one transaction.
-func (c *Conn) setUp() error {
+// table describes the table: not dormant.
+func table(m *message) {
+	m.str(unix.NFTA_TABLE_NAME, tableName)
+	m.u32(unix.NFTA_TABLE_FLAGS, 0)
+}
+
+// hook describes the chain: where it is called.
+func hook(m *message) {
+	m.str(unix.NFTA_CHAIN_TABLE, tableName)
+	m.str(unix.NFTA_CHAIN_NAME, chainName)
+	m.nest(unix.NFTA_CHAIN_HOOK, func() {
+		m.u32(unix.NFTA_HOOK_HOOKNUM, 0) // NF_BR_PRE_ROUTING
+		p := int32(priority)
+		m.u32(unix.NFTA_HOOK_PRIORITY, uint32(p))
+	})
+	m.u32(unix.NFTA_CHAIN_POLICY, 1) // NF_ACCEPT
+	m.str(unix.NFTA_CHAIN_TYPE, "filter")
+}
+
+// called says whether the kernel calls the chain as we want it: the table may be made dormant, the chain another's of this name.
+// Without a table the error is unix.ENOENT; a chain that is not there is none of another's.
+func (c *Conn) called() (awake, ours bool, err error) {
+	var wantTable, wantChain message
+	table(&wantTable)
+	hook(&wantChain)
+	found := false
+	_, err = c.dump(newMessage(unix.NFT_MSG_GETTABLE, unix.NLM_F_DUMP, c.next()).finish(), func(b []byte) {
+		if name(b, unix.NFTA_TABLE_NAME) == tableName {
+			found, awake = true, within(wantTable.b, b)
+		}
+	})
+	if err == nil && !found {
+		err = unix.ENOENT
+	}
+	if err != nil {
+		return false, false, fmt.Errorf("list the table %s: %w", tableName, err)
+	}
+	ours = true
+	_, err = c.dump(newMessage(unix.NFT_MSG_GETCHAIN, unix.NLM_F_DUMP, c.next()).finish(), func(b []byte) {
+		if name(b, unix.NFTA_CHAIN_TABLE) == tableName && name(b, unix.NFTA_CHAIN_NAME) == chainName {
+			ours = within(wantChain.b, b)
+		}
+	})
+	if err != nil {
+		return false, false, fmt.Errorf("list the chain of table %s: %w", tableName, err)
+	}
+	return awake, ours, nil
+}
+
+// name is a text among the kernel's attributes.
+func name(b []byte, kind uint16) string {
+	for k, v := range attrs(b) {
+		if k == kind {
+			return string(bytes.TrimRight(v, "\x00"))
+		}
+	}
+	return ""
+}
+
+// setUp makes what is missing of the table, and its rules anew, in one transaction; with again the chain too.
+func (c *Conn) setUp(again bool) error {
 	var b batch
-	b.add(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, func(m *message) { m.str(unix.NFTA_TABLE_NAME, tableName) })
+	b.add(unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, table)
+	if again {
+		b.add(unix.NFT_MSG_DELCHAIN, 0, func(m *message) {
+			m.str(unix.NFTA_CHAIN_TABLE, tableName)
+			m.str(unix.NFTA_CHAIN_NAME, chainName)
+		})
+	}
 	ports := typeIfName
 	macs := ports<<concat | typeEther
 	for i, s := range []struct {
@@ -73,16 +140,7 @@ func (c *Conn) setUp() error {
 			}
 		})
 	}
-	b.add(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, func(m *message) {
-		m.str(unix.NFTA_CHAIN_TABLE, tableName)
-		m.str(unix.NFTA_CHAIN_NAME, chainName)
-		m.nest(unix.NFTA_CHAIN_HOOK, func() {
-			m.u32(unix.NFTA_HOOK_HOOKNUM, 0) // NF_BR_PRE_ROUTING
-			p := int32(priority)
-			m.u32(unix.NFTA_HOOK_PRIORITY, uint32(p))
-		})
-		m.str(unix.NFTA_CHAIN_TYPE, "filter")
-	})
+	b.add(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, hook)
 	chain := func(m *message) {
 		m.str(unix.NFTA_RULE_TABLE, tableName)
 		m.str(unix.NFTA_RULE_CHAIN, chainName)

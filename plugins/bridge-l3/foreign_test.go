@@ -106,8 +106,8 @@ func TestDelInSpiteOfWhatIsWrongAtHostLocals(t *testing.T) {
 	l := newLab(t, subnet4)
 	dir := filepath.Join(l.leases, "../hostlocal")
 	left := l.hostLocals(filepath.Join(dir, "net"), map[string]string{"10.10.10.9": "old\r\neth0"})
-	for _, name := range []string{"loop", "10.10.10.8"} {
-		if err := os.Symlink(name, filepath.Join(dir, name)); err != nil {
+	for name, to := range map[string]string{"loop": "loop", "10.10.10.8": "10.10.10.8", "long": strings.Repeat("x", 300)} {
+		if err := os.Symlink(to, filepath.Join(dir, name)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -93,16 +93,20 @@ func announced(t *testing.T, c *cluster) {
 		}
 	}
 	within(t, patience, "the switch knows both nodes", ways(2))
-	for _, at := range []string{four + ":80", "[" + six + "]:80"} {
-		within(t, patience, at+" from outside", func() error { _, err := c.lab.Hosts["outside"].Ask(at); return err })
+	answer := func() {
+		t.Helper()
+		for _, at := range []string{four + ":80", "[" + six + "]:80"} {
+			within(t, patience, at+" from outside", func() error { _, err := c.lab.Hosts["outside"].Ask(at); return err })
+		}
 	}
-	f := begin(c.lab.Hosts["outside"].Place, four+":80")
+	answer() // a connection that is open while the switch moves it to another node is lost, so nothing is asked meanwhile
 	const label = "node.kubernetes.io/exclude-from-external-load-balancers"
 	c.kubectl(t, "label", "node", c.nodes[0].Name, label+"=")
 	within(t, patience, "and one of them, when the other has the label", ways(1))
+	answer()
 	c.kubectl(t, "label", "node", c.nodes[0].Name, label+"-")
 	within(t, patience, "and both again", ways(2))
-	f.end(t, "a node's leave from load balancing")
+	answer()
 	c.kubectl(t, "delete", "service", "outer")
 	within(t, patience, "and none when the service is gone", ways(0))
 }

@@ -34,10 +34,15 @@ import (
 // Port is BGP's (RFC 4271 section 8).
 const Port = say.Port
 
-type ( // what a peer is stands in package peer
-	Settings  = peer.Settings
-	Out       = peer.Out
-	Peer      = peer.Peer
+// What a peer is stands in package peer.
+type (
+	// Settings are of package peer.
+	Settings = peer.Settings
+	// Out is of package peer.
+	Out = peer.Out
+	// Peer is of package peer.
+	Peer = peer.Peer
+	// Community is of package peer.
 	Community = peer.Community
 )
 
@@ -60,8 +65,11 @@ type Config struct {
 	Neighbor func(ctx context.Context, link string) (netip.Addr, error)
 }
 
-type ( // where sessions stand is kept in package session
-	State   = session.State
+// Where sessions stand is kept in package session.
+type (
+	// State is of package session.
+	State = session.State
+	// Session is of package session.
 	Session = session.Session
 )
 

@@ -99,7 +99,7 @@ func (n *nexthops) forgetUse() {
 }
 
 // join makes a group one of those of the set e.
-func (n *nexthops) join(id uint32, e route.Entry) *set {
+func (n *nexthops) join(id uint32, e route.Entry) {
 	k := string(n.key(e))
 	s := n.sets[k]
 	if s == nil {
@@ -109,7 +109,6 @@ func (n *nexthops) join(id uint32, e route.Entry) *set {
 	s.ids = append(s.ids, id)
 	n.byID[id], n.taken[id] = s, true
 	n.last, n.lastSet = "", nil
-	return s
 }
 
 // drop forgets a set whose groups have gone or become another's.

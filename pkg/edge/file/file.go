@@ -336,8 +336,8 @@ func (s *store) problems() []error {
 		first := s.holders[key][0]
 		for _, h := range s.holders[key][1:] {
 			if h.file != first.file { // else it is said already
-				out = append(out, Problem{filepath.Join(s.dir, h.file), s.lineOf(h, key), fmt.Sprintf("%s is also in %s:%d; that one counts",
-					key, filepath.Join(s.dir, first.file), s.lineOf(first, key))})
+				out = append(out, Problem{filepath.Join(s.dir, h.file), s.lineOf(h), fmt.Sprintf("%s is also in %s:%d; that one counts",
+					key, filepath.Join(s.dir, first.file), s.lineOf(first))})
 			}
 		}
 	}
@@ -345,7 +345,7 @@ func (s *store) problems() []error {
 }
 
 // lineOf is where a holder's object stands now: documents before it may have grown.
-func (s *store) lineOf(h holder, key string) int {
+func (s *store) lineOf(h holder) int {
 	for _, sp := range s.files[h.file].good {
 		if sp.doc == h.doc {
 			return sp.line + sp.objects[h.at].line

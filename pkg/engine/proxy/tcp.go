@@ -167,14 +167,12 @@ func reset(c *net.TCPConn) {
 	_ = c.Close()
 }
 
-// sleep waits, and reports whether that was not cut short by the end of ctx.
-func sleep(ctx context.Context, d time.Duration) bool {
+// sleep waits, unless ctx ends before.
+func sleep(ctx context.Context, d time.Duration) {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
-		return true
 	case <-ctx.Done():
-		return false
 	}
 }

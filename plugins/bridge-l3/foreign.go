@@ -48,16 +48,21 @@ func (f foreign) dropHostLocal() {
 // that is there still: only an address counts then that is of this network's subnets and that the pod has not got any more,
 // in a file that tells the interface.
 func (f foreign) drop(store *lease.Store, renamed bool) error {
+	may := func(netip.Addr) bool { return true }
+	if renamed {
+		subnets := f.subnets()
+		may = func(a netip.Addr) bool {
+			return slices.ContainsFunc(subnets, func(s netip.Prefix) bool { return s.Contains(a) })
+		}
+	}
 	all, err := store.ForeignAt(f.had), error(nil)
 	if len(f.had) == 0 {
-		all, err = store.Foreign()
+		all, err = store.ForeignIn(may)
 	}
-	all = slices.DeleteFunc(all, func(x lease.Foreign) bool { return !x.Of(f.owner) || renamed && x.Owner != f.owner })
+	all = slices.DeleteFunc(all, func(x lease.Foreign) bool { return !x.Of(f.owner) || renamed && (x.Owner != f.owner || !may(x.Addr)) })
 	if renamed && len(all) > 0 {
-		subnets, has := f.subnets(), f.podAddrs()
-		all = slices.DeleteFunc(all, func(x lease.Foreign) bool {
-			return has(x.Addr) || !slices.ContainsFunc(subnets, func(s netip.Prefix) bool { return s.Contains(x.Addr) })
-		})
+		has := f.podAddrs()
+		all = slices.DeleteFunc(all, func(x lease.Foreign) bool { return has(x.Addr) })
 	}
 	errs := []error{err}
 	for _, x := range all {

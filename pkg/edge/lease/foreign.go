@@ -29,13 +29,18 @@ func (f Foreign) Of(o Owner) bool {
 
 // Foreign reads host-local's files in the store's directory, sorted by address. Ours are passed over without opening them.
 func (s *Store) Foreign() ([]Foreign, error) {
+	return s.ForeignIn(func(netip.Addr) bool { return true })
+}
+
+// ForeignIn is Foreign for the addresses that keep accepts; the files of others are not read.
+func (s *Store) ForeignIn(keep func(netip.Addr) bool) ([]Foreign, error) {
 	ours := map[uint64]bool{}
 	if err := eachName(s.path(owners), func(_ string, ino uint64) { ours[ino] = true }); err != nil {
 		return nil, err
 	}
 	var addrs []netip.Addr
 	err := s.each(func(a netip.Addr, ino uint64) {
-		if !ours[ino] {
+		if !ours[ino] && keep(a) {
 			addrs = append(addrs, a)
 		}
 	})

@@ -3,6 +3,7 @@
 package lease
 
 import (
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -56,7 +57,14 @@ func TestForeignFilesAreReadByWhatTheySay(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
 	}
+	some, err := s.ForeignIn(func(a netip.Addr) bool { return a.Is6() })
+	at := s.ForeignAt([]netip.Addr{netip.MustParseAddr("fd00::7"), netip.MustParseAddr("fd00::8")})
+	if err != nil || len(some) != 1 || !cmp.Equal(some, all[len(all)-1:], cmpAddr) || !cmp.Equal(at, some, cmpAddr) {
+		t.Errorf("of one family: %+v, %v; at one address: %+v", some, err, at)
+	}
 }
+
+var cmpAddr = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
 
 func TestDropForeignNeedsNoAddresses(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "net")

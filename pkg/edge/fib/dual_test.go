@@ -59,14 +59,19 @@ func oneLine(s string) string {
 func answers(t *testing.T, n *netns.Handle, addr string) {
 	t.Helper()
 	nstest.Do(t, n, func() error {
-		c, err := net.DialTimeout("tcp", net.JoinHostPort(addr, "9"), 5*time.Second)
-		if err == nil {
-			return c.Close()
+		for end := time.Now().Add(15 * time.Second); ; {
+			c, err := net.DialTimeout("tcp", net.JoinHostPort(addr, "9"), 5*time.Second)
+			if err == nil {
+				return c.Close()
+			}
+			if errors.Is(err, syscall.ECONNREFUSED) {
+				return nil
+			}
+			// The link-local address that asks for the neighbour may still look for duplicates of itself.
+			if !errors.Is(err, syscall.EHOSTUNREACH) || time.Now().After(end) {
+				return err
+			}
 		}
-		if !errors.Is(err, syscall.ECONNREFUSED) {
-			return err
-		}
-		return nil
 	})
 }
 

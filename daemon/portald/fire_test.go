@@ -447,31 +447,6 @@ func dial(to netip.AddrPort) (int, error) {
 	return fd, unix.Connect(fd, &unix.SockaddrInet4{Addr: to.Addr().As4(), Port: int(to.Port())})
 }
 
-// TestFireConntrackFull: the kernel can track no more connections. New ones fail while that lasts; portald does not, and
-// when there is room again all is well.
-func TestFireConntrackFull(t *testing.T) {
-	for _, mode := range []string{"nftables", "userspace"} {
-		t.Run(mode, func(t *testing.T) {
-			w := newWorld(t)
-			w.write("web.yaml", webfrontend("10.10.20.4"))
-			w.pod(w.other, "far", "10.10.20.4:8080")
-			p := w.start("--mode=" + mode)
-			p.synced("the portal", one)
-			const limit = "/proc/sys/net/netfilter/nf_conntrack_max"
-			if out := nstest.Sh(t, w.node, "echo 10 > "+limit+" || echo no"); strings.Contains(out, "no") {
-				t.Skip("this kernel has one limit for all namespaces")
-			}
-			l := w.visit(w.client, vip)
-			time.Sleep(time.Second)
-			w.write("other.yaml", strings.NewReplacer("webfrontend", "other", "10.100.87.105", "10.100.87.106").Replace(webfrontend("10.10.20.4")))
-			p.synced("a change meanwhile", func(r portals.Report) bool { return len(r.Portals) == 2 })
-			nstest.Sh(t, w.node, "echo 10000 > "+limit)
-			l.finish()
-			eventually(t, "an answer afterwards", func() bool { return strings.HasPrefix(w.curl(w.client, "10.100.87.106:80"), "far saw") })
-		})
-	}
-}
-
 // TestFireHostileService: a Service that asks for the impossible, and for very much, harms no other.
 func TestFireHostileService(t *testing.T) {
 	for _, mode := range []string{"nftables", "userspace"} {

@@ -56,7 +56,7 @@ func chainsAreBack(t *testing.T, backend string) {
 		for _, what := range []string{"", "-restore", "-save"} {
 			prog, err := exec.LookPath(name + "-" + backend + what)
 			if err != nil {
-				t.Skipf("no %s-%s%s here", name, backend, what)
+				t.Fatalf("%s-%s%s is not installed: test/need.sh test", name, backend, what)
 			}
 			if err := os.Symlink(prog, filepath.Join(bin, name+what)); err != nil {
 				t.Fatal(err)

@@ -12,7 +12,7 @@ import (
 func TestPulseBeatsWhenLegacyRulesChange(t *testing.T) {
 	for _, name := range []string{"iptables-legacy", "ip6tables-legacy"} {
 		if _, err := exec.LookPath(name); err != nil {
-			t.Skipf("no %s here", name)
+			t.Fatalf("%s is not installed: test/need.sh test", name)
 		}
 		h := nstest.New(t)
 		feelIt := func() (p Pulse) {
